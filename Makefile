@@ -1,0 +1,52 @@
+# `make` starts the service with a database of its own, `make test` tests it, `make lint` is what a change must pass.
+# What these need beside Rust is found, or fetched, by scripts/, which print where it is; see the head of each.
+
+# rustup's programs, for shells that have not read its environment file.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# Cheap ones first.
+checks := fmt check-architecture check-sql test-checks buf clippy deny
+
+.DEFAULT_GOAL := run
+.PHONY: run test lint $(checks) list-checks linker help
+
+run: linker ## start the service for trying it out; ARGS="--listen 127.0.0.1:50052" goes to `dev`
+	pg_bin=$$(scripts/postgres) && PG_BIN=$$pg_bin cargo run --locked -- dev $(ARGS)
+
+test: linker ## run the tests; ARGS="name" for some, PG_BIN=DIR for another server
+	pg_bin=$$(scripts/postgres) && grpcurl=$$(scripts/grpcurl) && \
+	  PG_BIN=$$pg_bin GRPCURL=$$grpcurl cargo test --locked $(ARGS)
+
+lint: $(checks) ## check all that can be checked without running it
+
+fmt: ## check the format of the code
+	cargo fmt --check
+
+clippy: linker ## check the code with clippy; warnings are errors
+	cargo clippy --all-targets --locked -- -D warnings
+
+buf: ## check the style of the contract
+	buf=$$(scripts/buf) && "$$buf" lint
+
+deny: ## check licences, sources and unwanted crates
+	deny=$$(scripts/cargo-deny) && "$$deny" --locked check bans licenses sources
+
+check-architecture: ## check the direction of dependencies
+	scripts/check-architecture
+
+check-sql: ## check that the SQL stays portable and keeps the promises
+	scripts/check-sql
+
+test-checks: ## check the two checks above
+	scripts/test-checks
+
+# For .ci/run, which times each.
+list-checks:
+	@echo $(checks)
+
+# Rust links with the C compiler, which a fresh Debian does not have.
+linker:
+	@command -v cc >/dev/null || scripts/apt-install gcc libc6-dev
+
+help: ## tell what can be made
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20

@@ -1,0 +1,108 @@
+//! Who calls, and what they may do: credentials into a [`Caller`], roles from the policy, default deny.
+
+use std::sync::Arc;
+
+use crate::{
+    error::Error,
+    names::{Action, Namespace, Principal, WorkspaceId},
+    policy::{Policy, Role},
+    store::Store,
+};
+
+pub mod permissions;
+pub mod tokens;
+
+/// An authenticated caller under the policy in force.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who it is.
+    pub principal: Principal,
+    /// The groups it is in, `<authenticator>:<group>`.
+    pub groups: Vec<Principal>,
+    /// The policy that says what it may do.
+    pub policy: Arc<Policy>,
+}
+
+/// The workspaces of a namespace for which a caller holds a role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    All,
+    /// These and all below them.
+    Subtrees(Vec<WorkspaceId>),
+}
+
+impl Scope {
+    /// Whether it holds for a workspace, given the workspace and its ancestors.
+    pub fn covers(&self, path: &[WorkspaceId]) -> bool {
+        match self {
+            Self::All => true,
+            Self::Subtrees(roots) => path.iter().any(|workspace| roots.contains(workspace)),
+        }
+    }
+
+    /// Whether it holds for a workspace; reads the tree only where that decides.
+    pub async fn holds_for(
+        &self,
+        store: &Store,
+        namespace: &Namespace,
+        workspace: &WorkspaceId,
+    ) -> Result<bool, Error> {
+        if self.covers(std::slice::from_ref(workspace)) {
+            return Ok(true);
+        }
+        let paths = store
+            .paths(namespace, std::slice::from_ref(workspace))
+            .await?;
+        Ok(paths.get(workspace).is_some_and(|path| self.covers(path)))
+    }
+}
+
+impl Caller {
+    /// Where in a namespace the caller holds any of some roles; none where it holds none. An approver's role
+    /// counts whatever the actions it is narrowed to.
+    pub fn scope(&self, roles: &[Role], namespace: &Namespace) -> Option<Scope> {
+        self.scope_where(namespace, |binding| roles.contains(&binding.role))
+    }
+
+    /// Where in a namespace the caller may approve an action.
+    pub fn approver_scope(&self, namespace: &Namespace, action: &Action) -> Option<Scope> {
+        self.scope_where(namespace, |binding| {
+            binding.role == Role::Approver && binding.actions.selects(action)
+        })
+    }
+
+    /// Whether the caller holds any of some roles anywhere.
+    pub fn holds_any(&self, roles: &[Role]) -> bool {
+        self.bindings().any(|binding| roles.contains(&binding.role))
+    }
+
+    fn scope_where(
+        &self,
+        namespace: &Namespace,
+        granting: impl Fn(&crate::policy::Binding) -> bool,
+    ) -> Option<Scope> {
+        use crate::policy::Selector;
+        let mut roots = Vec::new();
+        for binding in self.bindings() {
+            if !granting(binding) || !binding.namespaces.selects(namespace) {
+                continue;
+            }
+            match &binding.workspaces {
+                Selector::All(_) => return Some(Scope::All),
+                Selector::Some(workspaces) => roots.extend(workspaces.iter().cloned()),
+            }
+        }
+        (!roots.is_empty()).then_some(Scope::Subtrees(roots))
+    }
+
+    fn bindings(&self) -> impl Iterator<Item = &crate::policy::Binding> {
+        self.policy.bindings().iter().filter(|binding| {
+            binding.principals.contains(&self.principal)
+                || binding
+                    .groups
+                    .iter()
+                    .any(|group| self.groups.contains(group))
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! The program's commands.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+mod dev;
+mod migrate;
+mod serve;
+mod token;
+
+/// A human approval, consumed exactly once, in front of every destructive operation.
+#[derive(Parser)]
+#[command(version)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Try it: a private PostgreSQL, the built-in policy and two tokens.
+    Dev(dev::Arguments),
+    /// Run the service.
+    Serve {
+        /// The deployment: approval-authority.toml.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Bring the database's schema up to this version.
+    Migrate {
+        /// The deployment: approval-authority.toml.
+        #[arg(long)]
+        config: PathBuf,
+        /// Say what is applied, and change nothing.
+        #[arg(long)]
+        status: bool,
+    },
+    /// Make credentials.
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Print a random token, once, and its entry for tokens.toml.
+    New {
+        /// Whom it is for: the principal is tokens:SUBJECT.
+        subject: String,
+    },
+}
+
+/// Runs the command that the command line names.
+pub fn main() -> ExitCode {
+    let command = CommandLine::parse().command;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let done = match command {
+        Command::Dev(arguments) => in_runtime(dev::run(arguments)),
+        Command::Serve { config } => in_runtime(serve::run(config)),
+        Command::Migrate { config, status } => in_runtime(migrate::run(config, status)),
+        Command::Token(TokenCommand::New { subject }) => token::new(&subject),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("approval-authority: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn in_runtime(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(command)
+}

@@ -1,0 +1,194 @@
+//! `dev`: everything on this machine, to try it.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    net::SocketAddr,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::net::TcpListener;
+
+use super::serve::{prepare, stop_signal};
+use crate::{
+    auth::tokens,
+    config::{
+        AuthConfig, Config, DatabaseConfig, PolicyConfig, ServerConfig, TokensConfig,
+        default_data_dir, program_folders,
+    },
+    embedded::{Cluster, Installation, Keep},
+    policy::file::BUILT_IN,
+};
+
+/// The backend that asks.
+const BACKEND: &str = "workspace-server";
+/// The person who decides.
+const PERSON: &str = "alice";
+/// Who may decide. A group, so that another person can be added for what takes two.
+const APPROVERS: &str = "approvers";
+
+/// Arguments of `dev`.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Where the database, the tokens and the policy are kept [default: a folder of this user's].
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Where to listen; port 0 for any that is free.
+    #[arg(long, default_value = "127.0.0.1:50051")]
+    listen: SocketAddr,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<()> {
+    if !arguments.listen.ip().is_loopback() {
+        bail!("dev listens on loopback only; {} is not", arguments.listen);
+    }
+    let stop = stop_signal()?;
+    let folder = std::path::absolute(arguments.data_dir.unwrap_or_else(default_data_dir))?;
+    let _lock = lock(&folder)?;
+    let tokens = credentials(&folder)?;
+    let policy = policy(&folder)?;
+
+    let (pg_bin, path) = program_folders();
+    let installation = Installation::find(pg_bin, &path)?;
+    let postgres = folder.join("postgres");
+    let cluster = Cluster::start(&installation, &postgres, "", Keep::Data).await?;
+    cluster.create_database("approvals").await?;
+
+    let config = Config {
+        server: ServerConfig {
+            listen: arguments.listen,
+            ..ServerConfig::default()
+        },
+        database: DatabaseConfig {
+            url: cluster.url("approvals"),
+            notify_url: String::new(),
+            pool_size: 8,
+            migrate_on_start: true,
+        },
+        auth: AuthConfig {
+            tokens: TokensConfig {
+                file: tokens.file.clone(),
+            },
+        },
+        policy: PolicyConfig { file: Some(policy) },
+    };
+    let listener = TcpListener::bind(arguments.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    let server = prepare(&config).await?;
+    welcome(listener.local_addr()?, &folder, &tokens);
+    server.run(listener, stop).await?;
+    cluster.stop();
+    Ok(())
+}
+
+/// The tokens of the two, and the file that names them.
+struct Credentials {
+    file: PathBuf,
+    backend: String,
+    person: String,
+}
+
+/// Two programs on one folder would take the database from each other.
+fn lock(folder: &Path) -> Result<File> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    // The server's user passes through to its own part, which is closed to others, as the secrets are.
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
+    let lock = File::create(folder.join("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => bail!("another dev is using {}", folder.display()),
+        Err(fs::TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+fn credentials(folder: &Path) -> Result<Credentials> {
+    let file = folder.join("tokens.toml");
+    let (backend, person) = (secret_file(folder, BACKEND), secret_file(folder, PERSON));
+    if !file.exists() {
+        let (for_backend, for_person) = (tokens::new_token(), tokens::new_token());
+        write_secret(&backend, &for_backend)?;
+        write_secret(&person, &for_person)?;
+        let entry = |subject, token: &str, groups: &[&str]| {
+            tokens::entry(subject, token, groups).map_err(|why| anyhow!(why))
+        };
+        let backend_entry = entry(BACKEND, &for_backend, &[])?;
+        let person_entry = entry(PERSON, &for_person, &[APPROVERS])?;
+        fs::write(&file, format!("{backend_entry}\n{person_entry}"))?;
+    }
+    let read = |path: &Path| -> Result<String> {
+        let token = fs::read_to_string(path);
+        Ok(token
+            .with_context(|| format!("cannot read {}", path.display()))?
+            .trim()
+            .to_owned())
+    };
+    Ok(Credentials {
+        backend: read(&backend)?,
+        person: read(&person)?,
+        file,
+    })
+}
+
+fn secret_file(folder: &Path, subject: &str) -> PathBuf {
+    folder.join(format!("{subject}.token"))
+}
+
+fn write_secret(path: &Path, secret: &str) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    writeln!(file, "{secret}")?;
+    Ok(())
+}
+
+/// The built-in policy and who may do what, in a file that can be edited.
+fn policy(folder: &Path) -> Result<PathBuf> {
+    let file = folder.join("policy.toml");
+    if !file.exists() {
+        let bindings = format!(
+            "\n[[bindings]]\nrole = \"requester\"\nprincipals = [\"tokens:{BACKEND}\"]\n\
+             namespaces = [\"*\"]\nworkspaces = [\"*\"]\n\
+             \n[[bindings]]\nrole = \"approver\"\ngroups = [\"tokens:{APPROVERS}\"]\n\
+             namespaces = [\"*\"]\nworkspaces = [\"*\"]\nactions = [\"*\"]\n\
+             \n[[bindings]]\nrole = \"admin\"\ngroups = [\"tokens:{APPROVERS}\"]\n\
+             namespaces = [\"*\"]\nworkspaces = [\"*\"]\n"
+        );
+        fs::write(&file, format!("{BUILT_IN}{bindings}"))?;
+    }
+    Ok(file)
+}
+
+/// What to do next, in lines to paste.
+fn welcome(address: SocketAddr, folder: &Path, tokens: &Credentials) {
+    let Credentials {
+        backend, person, ..
+    } = tokens;
+    println!(
+        "listening on {address}
+data in {folder}
+
+In another terminal, as the backend ({BACKEND}) and as the person who decides ({PERSON}):
+
+  BACKEND='authorization: Bearer {backend}'
+  PERSON='authorization: Bearer {person}'
+
+  # the backend asks, and is held: the answer has OUTCOME_PENDING and the approval's id
+  grpcurl -plaintext -H \"$BACKEND\" -d '{{\"workspace_id\":\"w1\",\"action\":\"delete_workspace\",\"reason\":\"unused\"}}' {address} approvals.v1.ApprovalService/RequireApproval
+
+  # the person approves: put the id in
+  grpcurl -plaintext -H \"$PERSON\" -d '{{\"approval_id\":\"ID\",\"decision\":\"DECISION_APPROVE\"}}' {address} approvals.v1.ApprovalService/Decide
+
+  # the backend asks again, and is let through: OUTCOME_APPROVED. Once: a third call is held again
+  grpcurl -plaintext -H \"$BACKEND\" -d '{{\"workspace_id\":\"w1\",\"action\":\"delete_workspace\",\"reason\":\"unused\"}}' {address} approvals.v1.ApprovalService/RequireApproval
+
+  # what happens, as it happens
+  grpcurl -plaintext -H \"$PERSON\" -d '{{\"start\":\"START_OLDEST\"}}' {address} approvals.v1.ApprovalService/WatchApprovals
+
+Ctrl-C stops it; the data stays.",
+        folder = folder.display(),
+    );
+}

@@ -1,0 +1,27 @@
+//! `migrate`: the database's schema.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow};
+
+use super::serve::store;
+use crate::config::Config;
+
+pub(super) async fn run(config: PathBuf, status: bool) -> Result<()> {
+    let config = Config::load(&config).map_err(|why| anyhow!(why))?;
+    let store = store(&config)?;
+    if !status {
+        for name in store.migrate().await? {
+            println!("applied {name}");
+        }
+    }
+    for migration in store.migrations().await? {
+        let state = if migration.applied {
+            "applied"
+        } else {
+            "missing"
+        };
+        println!("{state:8} {}", migration.name);
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! `serve`: the service, from its configuration to its drain.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    auth::tokens::Tokens,
+    config::Config,
+    grpc::server::Server,
+    policy::{
+        Policy,
+        file::{self, BUILT_IN},
+    },
+    store::{Failure, Store, StoreConfig, schema::SchemaStatus},
+};
+
+/// Between two tries to reach the database at start.
+const RETRY: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(config: PathBuf) -> Result<()> {
+    let config = Config::load(&config).map_err(|why| anyhow!(why))?;
+    let stop = stop_signal()?;
+    tokio::pin!(stop);
+    let server = tokio::select! {
+        server = prepare(&config) => server?,
+        () = &mut stop => return Ok(()),
+    };
+    let listen = config.server.listen;
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen}"))?;
+    println!("listening on {}", listener.local_addr()?);
+    server.run(listener, stop).await?;
+    Ok(())
+}
+
+/// Everything that a server stands on, checked; waits for a database that cannot be reached yet.
+pub(super) async fn prepare(config: &Config) -> Result<Server> {
+    let policy = Arc::new(policy(config)?);
+    let tokens = Arc::new(tokens(config)?);
+    let store = store(config)?;
+    while let Err(failure) = fit(&store, config.database.migrate_on_start).await? {
+        tracing::warn!(%failure, "waiting for the database");
+        tokio::time::sleep(RETRY).await;
+    }
+    let drain_grace = Duration::try_from(config.server.drain_grace)?;
+    let reflection = config.server.reflection;
+    Ok(Server {
+        store,
+        policy,
+        tokens,
+        reflection,
+        drain_grace,
+    })
+}
+
+/// The store that the configuration names.
+pub(super) fn store(config: &Config) -> Result<Store> {
+    let database = &config.database;
+    Ok(Store::new(&StoreConfig {
+        url: database.url.clone(),
+        notify_url: (!database.notify_url.is_empty()).then(|| database.notify_url.clone()),
+        pool_size: database.pool_size,
+    })?)
+}
+
+/// Resolves when the process is asked to stop, by Ctrl-C or SIGTERM.
+pub(super) fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Whether the schema fits this server; the inner error is a database that may be there later.
+async fn fit(store: &Store, migrate: bool) -> Result<std::result::Result<(), Failure>> {
+    let status = match store.schema_status().await {
+        Ok(SchemaStatus::TooOld(_)) if migrate => match store.migrate().await {
+            Ok(applied) => {
+                tracing::info!(?applied, "migrated");
+                store.schema_status().await
+            }
+            Err(failure) => Err(failure),
+        },
+        status => status,
+    };
+    match status {
+        Ok(SchemaStatus::Fits) => Ok(Ok(())),
+        Ok(SchemaStatus::TooOld(needed)) => {
+            bail!("the schema lacks migrations up to V{needed}: run `approval-authority migrate`")
+        }
+        Ok(SchemaStatus::NeedsNewerServer(version)) => {
+            bail!("the schema needs a server of version {version} or newer")
+        }
+        Err(failure @ Failure::Unavailable(_)) => Ok(Err(failure)),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+fn policy(config: &Config) -> Result<Policy> {
+    let (name, text) = match &config.policy.file {
+        None => ("the built-in policy".to_owned(), BUILT_IN.to_owned()),
+        Some(path) => {
+            let name = path.display().to_string();
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+            (name, text)
+        }
+    };
+    file::parse(&text).map_err(|faults| {
+        let faults: Vec<String> = faults
+            .iter()
+            .map(|fault| format!("{name}: {fault}"))
+            .collect();
+        anyhow!("{}", faults.join("\n"))
+    })
+}
+
+fn tokens(config: &Config) -> Result<Tokens> {
+    let path = &config.auth.tokens.file;
+    let name = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    Tokens::parse(&text).map_err(|why| anyhow!("{name}: {why}"))
+}

@@ -1,0 +1,261 @@
+//! The configuration file and the environment. The only code that reads the environment.
+
+use std::{
+    env,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+
+/// Begins the environment variables that override keys of the file.
+const PREFIX: &str = "APPROVAL_AUTHORITY_";
+
+/// A deployment. Every key has a default except `database.url` and `auth.tokens.file`; unknown keys are
+/// refused.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How callers reach the server.
+    #[serde(default)]
+    pub server: ServerConfig,
+    /// Where the database is.
+    pub database: DatabaseConfig,
+    /// Who callers are.
+    pub auth: AuthConfig,
+    /// What is gated, and who may do what.
+    #[serde(default)]
+    pub policy: PolicyConfig,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Where to listen; port 0 for any that is free.
+    pub listen: SocketAddr,
+    /// Whether plaintext is allowed on an address that is not loopback, as where a mesh does TLS.
+    pub allow_plaintext: bool,
+    /// Whether gRPC reflection is offered.
+    pub reflection: bool,
+    /// How long calls in progress may take once the server drains.
+    pub drain_grace: SignedDuration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            allow_plaintext: false,
+            reflection: true,
+            drain_grace: SignedDuration::from_secs(10),
+        }
+    }
+}
+
+/// `[database]`
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// A `postgres://` URL or a `key=value` list.
+    pub url: String,
+    /// For LISTEN, where `url` leads to a pooler in transaction mode; empty: `url`.
+    #[serde(default)]
+    pub notify_url: String,
+    /// Connections held at most, beside the one that listens.
+    #[serde(default = "default_pool_size")]
+    pub pool_size: usize,
+    /// Whether `serve` applies missing migrations.
+    #[serde(default)]
+    pub migrate_on_start: bool,
+}
+
+impl std::fmt::Debug for DatabaseConfig {
+    /// Leaves the URLs out: they can hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatabaseConfig")
+            .field("pool_size", &self.pool_size)
+            .field("migrate_on_start", &self.migrate_on_start)
+            .finish_non_exhaustive()
+    }
+}
+
+fn default_pool_size() -> usize {
+    8
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// Random tokens, by hash.
+    pub tokens: TokensConfig,
+}
+
+/// `[auth.tokens]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokensConfig {
+    /// `tokens.toml`
+    pub file: PathBuf,
+}
+
+/// `[policy]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyConfig {
+    /// `policy.toml`; unset: the built-in policy, which binds nobody.
+    pub file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads a file, with the environment's overrides: `APPROVAL_AUTHORITY_DATABASE__URL` for `database.url`.
+    /// Paths in it are relative to it.
+    pub fn load(file: &Path) -> Result<Self, String> {
+        Self::read(file, env::vars_os().filter_map(override_of).collect())
+    }
+
+    fn read(file: &Path, overrides: Vec<(String, String)>) -> Result<Self, String> {
+        let environment = config::Environment::default()
+            .separator("__")
+            .try_parsing(true)
+            .source(Some(overrides.into_iter().collect()));
+        let mut read: Self = config::Config::builder()
+            .add_source(config::File::from(file).format(config::FileFormat::Toml))
+            .add_source(environment)
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|e| format!("{}: {e}", file.display()))?;
+        let folder = file.parent().unwrap_or(Path::new("."));
+        read.auth.tokens.file = folder.join(&read.auth.tokens.file);
+        read.policy.file = read.policy.file.map(|policy| folder.join(policy));
+        read.check()
+            .map_err(|why| format!("{}: {why}", file.display()))?;
+        Ok(read)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let ServerConfig {
+            listen,
+            allow_plaintext,
+            drain_grace,
+            ..
+        } = &self.server;
+        if !listen.ip().is_loopback() && !allow_plaintext {
+            return Err(format!(
+                "server.listen = {listen} would take tokens in plaintext from the network; \
+                 set server.allow_plaintext = true only where something else does TLS"
+            ));
+        }
+        if drain_grace.is_negative() {
+            return Err("server.drain_grace must not be negative".to_owned());
+        }
+        if self.database.pool_size == 0 {
+            return Err("database.pool_size must be at least 1".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// An override, if an environment variable is one. Every key lies in a table, so its variable has the
+/// separator; one without it is meant for the commands that people use.
+fn override_of(
+    (name, value): (std::ffi::OsString, std::ffi::OsString),
+) -> Option<(String, String)> {
+    let key = name.to_str()?.strip_prefix(PREFIX)?;
+    key.contains("__")
+        .then(|| Some((key.to_owned(), value.to_str()?.to_owned())))?
+}
+
+/// Where to look for the programs of PostgreSQL: the folder that `PG_BIN` names, if it is set, and the folders
+/// of the PATH.
+pub fn program_folders() -> (Option<PathBuf>, Vec<PathBuf>) {
+    let path = env::var_os("PATH").map(|path| env::split_paths(&path).collect());
+    (
+        env::var_os("PG_BIN").map(PathBuf::from),
+        path.unwrap_or_default(),
+    )
+}
+
+/// Where `dev` keeps its data unless told otherwise. Root's server runs as another user, who may not enter
+/// root's home.
+pub fn default_data_dir() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/var/lib/approval-authority-dev");
+    }
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    let data = env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(home);
+    data.unwrap_or_else(|| PathBuf::from("."))
+        .join("approval-authority-dev")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str =
+        "[database]\nurl = \"postgres://u:secret@h/d\"\n[auth.tokens]\nfile = \"t.toml\"\n";
+
+    fn read(text: &str, overrides: &[(&str, &str)]) -> Result<Config, String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a.toml");
+        std::fs::write(&file, text).expect("written");
+        let overrides = overrides
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Config::read(&file, overrides.collect())
+    }
+
+    #[test]
+    fn the_rest_has_defaults() {
+        let config = read(LEAST, &[]).expect("enough");
+        assert_eq!(config.server.listen.to_string(), "127.0.0.1:50051");
+        assert_eq!(config.database.pool_size, 8);
+        assert!(
+            config.auth.tokens.file.is_absolute(),
+            "relative to the file"
+        );
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_and_what_is_needed_is_named() {
+        assert!(read(&format!("{LEAST}[server]\nlissten = \"x\"\n"), &[]).is_err());
+        let missing = read("[auth.tokens]\nfile = \"t\"\n", &[]).expect_err("no database");
+        assert!(missing.contains("database"), "{missing}");
+        assert!(read("[database]\nurl = \"x\"\n[auth]\n", &[]).is_err());
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let overrides = [("SERVER__DRAIN_GRACE", "3s"), ("DATABASE__POOL_SIZE", "2")];
+        let config = read(LEAST, &overrides).expect("well-formed");
+        assert_eq!(config.server.drain_grace, SignedDuration::from_secs(3));
+        assert_eq!(config.database.pool_size, 2);
+        let unknown = read(LEAST, &[("SERVER__LISSTEN", "x")]);
+        assert!(unknown.is_err());
+    }
+
+    #[test]
+    fn what_is_for_people_is_no_override() {
+        let variable = |name: &str| override_of((name.into(), "x".into()));
+        assert_eq!(variable("APPROVAL_AUTHORITY_TOKEN"), None);
+        assert_eq!(variable("PATH"), None);
+        assert!(variable("APPROVAL_AUTHORITY_DATABASE__URL").is_some());
+    }
+
+    #[test]
+    fn plaintext_stays_on_this_machine_unless_allowed() {
+        let open = format!("{LEAST}[server]\nlisten = \"0.0.0.0:50051\"\n");
+        assert!(read(&open, &[]).is_err());
+        assert!(read(&format!("{open}allow_plaintext = true\n"), &[]).is_ok());
+    }
+
+    #[test]
+    fn no_password_is_printed() {
+        let config = read(LEAST, &[]).expect("enough");
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

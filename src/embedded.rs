@@ -1,0 +1,335 @@
+//! A private PostgreSQL, for `dev` and the tests: an installed server on a data directory of our own, reached
+//! by a unix socket and by nothing else.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::{
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::{Uid, User, geteuid};
+use tokio_postgres::NoTls;
+
+/// Longest path of a folder for a socket: `sockaddr_un` has 108 bytes, and PostgreSQL adds its file's name.
+const SOCKET_FOLDER: usize = 85;
+
+/// How long the server may take to start, recovery after a kill included.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The superuser of the private server.
+const SUPERUSER: &str = "authority";
+
+/// Runs the server until its standard input ends, which it does when the process that holds the other end
+/// dies, however it dies; then shuts the server down, and removes its folder if there is a third argument.
+const SUPERVISE: &str = r#"
+"$1/postgres" -D "$2/data" </dev/null &
+read -r _
+kill -INT $! 2>/dev/null
+wait $!
+[ -z "${3:-}" ] || rm -rf "$2"
+"#;
+
+/// The programs of an installed PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    bin: PathBuf,
+}
+
+impl Installation {
+    /// Looks for one: where it is said to be (`PG_BIN`), where `pg_config` says, in the usual places, on the
+    /// PATH.
+    pub fn find(said: Option<PathBuf>, path: &[PathBuf]) -> Result<Self> {
+        if let Some(bin) = said {
+            if !has_programs(&bin) {
+                bail!(
+                    "PG_BIN is {}, and there is no initdb and postgres there",
+                    bin.display()
+                );
+            }
+            return Ok(Self { bin });
+        }
+        let mut candidates: Vec<PathBuf> = pg_config().into_iter().collect();
+        for usual in [
+            "/usr/lib/postgresql",
+            "/usr/local/lib/postgresql",
+            "/opt/homebrew/opt",
+        ] {
+            let mut versions: Vec<PathBuf> = fs::read_dir(usual)
+                .map(|entries| entries.flatten().map(|e| e.path().join("bin")).collect())
+                .unwrap_or_default();
+            versions.sort();
+            candidates.extend(versions.into_iter().rev());
+        }
+        candidates.extend(["/usr/local/pgsql/bin", "/usr/pgsql/bin"].map(PathBuf::from));
+        candidates.extend(path.iter().cloned());
+        match candidates.into_iter().find(|bin| has_programs(bin)) {
+            Some(bin) => Ok(Self { bin }),
+            None => bail!(
+                "no PostgreSQL server was found; install one (apt-get install postgresql) or set PG_BIN \
+                 to the folder that holds initdb and postgres"
+            ),
+        }
+    }
+
+    /// The folder with its programs.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+}
+
+fn has_programs(bin: &Path) -> bool {
+    ["initdb", "postgres", "pg_ctl"]
+        .iter()
+        .all(|program| bin.join(program).exists())
+}
+
+fn pg_config() -> Option<PathBuf> {
+    let output = Command::new("pg_config").arg("--bindir").output().ok()?;
+    let bin = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| PathBuf::from(bin.trim()))
+}
+
+/// What becomes of a server's folder when it stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// It stays, to be started again.
+    Data,
+    /// It is removed.
+    Nothing,
+}
+
+/// A running server. It stops when this is dropped, and when this process dies, even by SIGKILL.
+#[derive(Debug)]
+pub struct Cluster {
+    folder: PathBuf,
+    supervisor: Child,
+}
+
+impl Cluster {
+    /// Starts the server of a folder; makes its data first if there is none. `settings` are lines of
+    /// `postgresql.conf`.
+    pub async fn start(
+        installation: &Installation,
+        folder: &Path,
+        settings: &str,
+        keep: Keep,
+    ) -> Result<Self> {
+        let owner = owner()?;
+        prepare(folder, owner.as_ref())?;
+        let data = folder.join("data");
+        if data.join("PG_VERSION").exists() {
+            stop_leftover(installation, &data, owner.as_ref())?;
+        } else {
+            initialise(installation, &data, owner.as_ref())?;
+        }
+        let socket = folder.join("socket");
+        let mut conf = fs::File::create(data.join("approval_authority.conf"))?;
+        writeln!(conf, "listen_addresses = ''")?;
+        writeln!(conf, "unix_socket_directories = '{}'", socket.display())?;
+        writeln!(conf, "unix_socket_permissions = 0700")?;
+        writeln!(conf, "{settings}")?;
+
+        let log = fs::File::create(folder.join("postgres.log"))?;
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", SUPERVISE, "sh"])
+            .arg(&installation.bin)
+            .arg(folder);
+        if keep == Keep::Nothing {
+            command.arg("remove");
+        }
+        // A group of its own: Ctrl-C is for us, and we stop the server once we have drained.
+        command
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        run_as(&mut command, owner.as_ref());
+        let supervisor = command
+            .spawn()
+            .context("cannot start the PostgreSQL server")?;
+        let mut cluster = Self {
+            folder: folder.to_owned(),
+            supervisor,
+        };
+        cluster.wait_until_ready().await?;
+        Ok(cluster)
+    }
+
+    /// How to connect to one of its databases.
+    pub fn url(&self, database: &str) -> String {
+        let socket = self.folder.join("socket");
+        format!(
+            "host='{}' user={SUPERUSER} dbname={database}",
+            socket.display()
+        )
+    }
+
+    /// The server's process; none while it starts or after it was killed.
+    pub fn pid(&self) -> Option<i32> {
+        let file = fs::read_to_string(self.folder.join("data/postmaster.pid")).ok()?;
+        file.lines().next()?.parse().ok()
+    }
+
+    /// Creates a database unless it is there.
+    pub async fn create_database(&self, database: &str) -> Result<()> {
+        let (client, driver) = tokio_postgres::connect(&self.url("postgres"), NoTls).await?;
+        let driver = tokio::spawn(driver);
+        let known = "SELECT 1 FROM pg_catalog.pg_database AS d WHERE d.datname = $1";
+        if client.query_opt(known, &[&database]).await?.is_none() {
+            client
+                .batch_execute(&format!("CREATE DATABASE {database}"))
+                .await?;
+        }
+        drop(client);
+        driver.await??;
+        Ok(())
+    }
+
+    /// Stops the server and waits until it has.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        drop(self.supervisor.stdin.take());
+        if let Err(error) = self.supervisor.wait() {
+            tracing::warn!(%error, "the PostgreSQL server was not seen to stop");
+        }
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<()> {
+        let until = Instant::now() + START_PATIENCE;
+        loop {
+            match tokio_postgres::connect(&self.url("postgres"), NoTls).await {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > until || self.has_died() => {
+                    let log = fs::read_to_string(self.folder.join("postgres.log"));
+                    let log = log.unwrap_or_default();
+                    bail!(
+                        "the PostgreSQL server did not start: {error}\n{}",
+                        log.trim_end()
+                    );
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    /// Whether the server has given up: it removes its pid file, and logs why.
+    fn has_died(&mut self) -> bool {
+        let log = fs::read_to_string(self.folder.join("postgres.log")).unwrap_or_default();
+        let refused = log.contains("FATAL:") && !log.contains("starting up");
+        refused && self.pid().is_none()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Whom the server runs as: itself refuses to run as root.
+fn owner() -> Result<Option<User>> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    for name in ["postgres", "nobody"] {
+        if let Some(user) = User::from_name(name)? {
+            return Ok(Some(user));
+        }
+    }
+    bail!("PostgreSQL does not run as root, and there is no user postgres or nobody")
+}
+
+fn run_as(command: &mut Command, owner: Option<&User>) {
+    // Its own working directory may be one that the user cannot enter.
+    command.current_dir("/");
+    if let Some(user) = owner {
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+    }
+}
+
+/// Makes the folder and the one for the socket, for the server's user alone.
+fn prepare(folder: &Path, owner: Option<&User>) -> Result<()> {
+    let socket = folder.join("socket");
+    if !folder.is_absolute() || socket.as_os_str().len() > SOCKET_FOLDER {
+        bail!(
+            "{} must be an absolute path of at most {} bytes, for the socket in it",
+            folder.display(),
+            SOCKET_FOLDER - "/socket".len()
+        );
+    }
+    for path in [folder, &socket] {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder
+            .create(path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        if let Some(user) = owner {
+            chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+        }
+    }
+    let own = owner.map_or(geteuid(), |user| user.uid);
+    for ancestor in folder.ancestors().skip(1) {
+        let about = fs::metadata(ancestor)?;
+        let enters = about.mode() & 0o001 != 0 || Uid::from_raw(about.uid()) == own;
+        if owner.is_some() && !enters {
+            bail!(
+                "the PostgreSQL server's user cannot enter {}; choose another folder",
+                ancestor.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn initialise(installation: &Installation, data: &Path, owner: Option<&User>) -> Result<()> {
+    let mut command = Command::new(installation.bin.join("initdb"));
+    command.arg("-D").arg(data);
+    command.args(["-U", SUPERUSER, "--auth-local=trust", "--auth-host=reject"]);
+    command.args(["--encoding=UTF8", "--locale=C", "--no-instructions"]);
+    run_as(&mut command, owner);
+    let output = command.output().context("cannot run initdb")?;
+    if !output.status.success() {
+        // What is half made would be taken for data the next time.
+        let _ = fs::remove_dir_all(data);
+        bail!(
+            "initdb failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+    }
+    let include = "\ninclude_if_exists = 'approval_authority.conf'\n";
+    let mut conf = fs::OpenOptions::new()
+        .append(true)
+        .open(data.join("postgresql.conf"))?;
+    conf.write_all(include.as_bytes())?;
+    Ok(())
+}
+
+/// A server that outlived us, or is still shutting down because we were killed, must be gone before another
+/// starts on its data.
+fn stop_leftover(installation: &Installation, data: &Path, owner: Option<&User>) -> Result<()> {
+    let pg_ctl = |arguments: &[&str]| {
+        let mut command = Command::new(installation.bin.join("pg_ctl"));
+        command.arg("-D").arg(data).args(arguments);
+        run_as(&mut command, owner);
+        command.output().context("cannot run pg_ctl")
+    };
+    if pg_ctl(&["status"])?.status.success() {
+        let stopped = pg_ctl(&["stop", "-m", "fast", "-w"])?;
+        if !stopped.status.success() && pg_ctl(&["status"])?.status.success() {
+            bail!("a server is still running on {}", data.display());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! The feed: tails each log that somebody here follows and hands its events to all who do.
+//!
+//! One tailer for each namespace in use reads new events once, when a wake-up or the poll says that there are
+//! some, and publishes them to all subscribers on this replica. A subscriber that is behind the tail, or that
+//! falls behind because it does not read, reads the table by its own position until it meets the tail: it
+//! holds a page at most, misses nothing, and slows nobody.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::sync::{Notify, broadcast, watch};
+
+use crate::{
+    names::Namespace,
+    store::{Failure, Store, events::LoggedEvent},
+};
+
+pub mod cursor;
+mod subscription;
+
+pub use subscription::Subscription;
+
+/// How long an event can stay unnoticed when its wake-up was lost.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Events that the tail keeps for subscribers that are a little behind; one further behind reads the table.
+const TAIL: usize = 1024;
+
+/// Events read from the table at once.
+const PAGE: i64 = 500;
+
+/// Before the database is asked again after it failed.
+const BACKOFF: Duration = Duration::from_millis(250);
+
+/// Follows logs. Cheap to clone.
+#[derive(Clone)]
+pub struct Feed {
+    store: Store,
+    tails: Arc<Mutex<HashMap<Namespace, Weak<Tail>>>>,
+}
+
+/// The newest events of one log. It lives as long as somebody follows it.
+struct Tail {
+    events: broadcast::Sender<Arc<LoggedEvent>>,
+    /// The last revision published; none until the tailer has found the head.
+    published: watch::Sender<Option<i64>>,
+    wake: Arc<Notify>,
+}
+
+impl Drop for Tail {
+    /// The tailer wakes, finds nobody, and ends.
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
+}
+
+impl Feed {
+    /// A feed of this store; [`run`](Self::run) keeps it moving.
+    pub fn new(store: Store) -> Self {
+        Self {
+            store,
+            tails: Arc::default(),
+        }
+    }
+
+    /// Keeps the feed moving until it is dropped: passes wake-ups on, in both directions, and polls.
+    pub async fn run(&self) {
+        tokio::join!(
+            self.store.send_wake_ups(),
+            self.receive_wake_ups(),
+            self.pass_wake_ups_on(),
+            self.poll()
+        );
+    }
+
+    /// Follows a log after a revision.
+    pub fn subscribe(&self, namespace: &Namespace, after: i64) -> Subscription {
+        Subscription::new(
+            self.store.clone(),
+            namespace.clone(),
+            self.tail(namespace),
+            after,
+        )
+    }
+
+    /// The tail of a log, with its tailer.
+    fn tail(&self, namespace: &Namespace) -> Arc<Tail> {
+        let mut tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tail) = tails.get(namespace).and_then(Weak::upgrade) {
+            return tail;
+        }
+        let tail = Arc::new(Tail {
+            events: broadcast::channel(TAIL).0,
+            published: watch::channel(None).0,
+            wake: Arc::default(),
+        });
+        tails.insert(namespace.clone(), Arc::downgrade(&tail));
+        tokio::spawn(follow(
+            self.store.clone(),
+            namespace.clone(),
+            Arc::downgrade(&tail),
+        ));
+        tail
+    }
+
+    /// The tails in use; those that are not are forgotten.
+    fn in_use(&self) -> Vec<(Namespace, Arc<Tail>)> {
+        let mut tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
+        tails.retain(|_, tail| tail.strong_count() > 0);
+        tails
+            .iter()
+            .filter_map(|(name, tail)| Some((name.clone(), tail.upgrade()?)))
+            .collect()
+    }
+
+    fn wake_all(&self) {
+        self.in_use()
+            .iter()
+            .for_each(|(_, tail)| tail.wake.notify_one());
+    }
+
+    async fn receive_wake_ups(&self) {
+        loop {
+            let failure = self.store.receive_wake_ups(|| self.wake_all()).await;
+            tracing::info!(%failure, "no wake-ups from other replicas; polling until they are back");
+            tokio::time::sleep(BACKOFF).await;
+        }
+    }
+
+    async fn pass_wake_ups_on(&self) {
+        let mut wake_ups = self.store.announcer().listen();
+        loop {
+            match wake_ups.recv().await {
+                Ok(namespace) => {
+                    let tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(tail) = tails.get(&namespace).and_then(Weak::upgrade) {
+                        tail.wake.notify_one();
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => self.wake_all(),
+                // Not before the store is gone, and this holds the store.
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// One statement for all logs in use, always: a connection that looks healthy may deliver nothing.
+    async fn poll(&self) {
+        loop {
+            tokio::time::sleep(POLL).await;
+            let in_use: HashMap<Namespace, Arc<Tail>> = self.in_use().into_iter().collect();
+            if in_use.is_empty() {
+                continue;
+            }
+            let namespaces: Vec<Namespace> = in_use.keys().cloned().collect();
+            match self.store.heads(&namespaces).await {
+                Ok(heads) => {
+                    for (namespace, head) in heads {
+                        if let Some(tail) = in_use.get(&namespace)
+                            && *tail.published.borrow() != Some(head)
+                        {
+                            tail.wake.notify_one();
+                        }
+                    }
+                }
+                Err(failure) => tracing::debug!(%failure, "the poll failed"),
+            }
+        }
+    }
+}
+
+/// The tailer: publishes what is new whenever it is woken, until nobody follows the log any more.
+async fn follow(store: Store, namespace: Namespace, tail: Weak<Tail>) {
+    let Some(wake) = tail.upgrade().map(|tail| tail.wake.clone()) else {
+        return;
+    };
+    loop {
+        {
+            let Some(tail) = tail.upgrade() else { return };
+            if let Err(failure) = publish(&store, &namespace, &tail).await {
+                tracing::info!(%failure, %namespace, "the log cannot be read; trying again");
+                tokio::time::sleep(BACKOFF).await;
+                continue;
+            }
+        }
+        wake.notified().await;
+    }
+}
+
+async fn publish(store: &Store, namespace: &Namespace, tail: &Tail) -> Result<(), Failure> {
+    let published = *tail.published.borrow();
+    let Some(mut published) = published else {
+        let log = store.log(namespace).await?;
+        tail.published.send_replace(Some(log.head));
+        return Ok(());
+    };
+    loop {
+        let page = store.events_after(namespace, published, PAGE).await?;
+        let Some(last) = page.last().map(|logged| logged.revision) else {
+            return Ok(());
+        };
+        published = last;
+        for logged in page {
+            // Subscribers check that revisions are consecutive and read the table where they are not.
+            let _ = tail.events.send(Arc::new(logged));
+        }
+        tail.published.send_replace(Some(published));
+    }
+}

@@ -1,0 +1,12 @@
+//! The service: requests in, the domain's words in between, answers out.
+
+pub mod approvals;
+pub mod convert;
+mod deadline;
+pub mod fields;
+mod guard;
+mod page;
+pub mod server;
+pub mod status;
+mod watch;
+pub mod workspaces;

@@ -1,0 +1,444 @@
+//! `ApprovalService`: the gate, the decision and the feed.
+
+use std::pin::Pin;
+
+use futures_util::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::{
+    convert,
+    deadline::{self, within},
+    fields::Fields,
+    guard, page, watch,
+};
+use crate::{
+    approval::{Approval, Decision, Operation, gate::Require, transition::Command},
+    auth::{Caller, Scope, permissions::READERS},
+    error::Error,
+    feed::{Feed, cursor::Cursor},
+    ledger::Ledger,
+    names::{Action, IdempotencyKey, Namespace, OnBehalfOf, Text, WorkspaceId},
+    policy::{Gating, Role},
+    proto::{self, approval_service_server},
+    store::{Store, listing::Filter},
+};
+
+/// The service.
+#[derive(Clone)]
+pub struct ApprovalService {
+    /// Reads.
+    pub store: Store,
+    /// Changes.
+    pub ledger: Ledger,
+    /// Follows.
+    pub feed: Feed,
+    /// Cancelled when the server drains.
+    pub draining: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl approval_service_server::ApprovalService for ApprovalService {
+    type WatchApprovalsStream =
+        Pin<Box<dyn Stream<Item = Result<proto::WatchApprovalsResponse, Status>> + Send>>;
+
+    async fn require_approval(
+        &self,
+        request: Request<proto::RequireApprovalRequest>,
+    ) -> Result<Response<proto::RequireApprovalResponse>, Status> {
+        let deadline = deadline::of(request.metadata());
+        let caller = guard::caller(&request)?;
+        within(
+            deadline,
+            Error::OutcomeUnknown,
+            self.require(caller, request.into_inner()),
+        )
+        .await
+    }
+
+    async fn decide(
+        &self,
+        request: Request<proto::DecideRequest>,
+    ) -> Result<Response<proto::DecideResponse>, Status> {
+        let deadline = deadline::of(request.metadata());
+        let caller = guard::caller(&request)?;
+        within(
+            deadline,
+            Error::OutcomeUnknown,
+            self.decide(caller, request.into_inner()),
+        )
+        .await
+    }
+
+    async fn watch_approvals(
+        &self,
+        request: Request<proto::WatchApprovalsRequest>,
+    ) -> Result<Response<Self::WatchApprovalsStream>, Status> {
+        let deadline = deadline::of(request.metadata());
+        let caller = guard::caller(&request)?;
+        let request = request.into_inner();
+        let started = within(deadline, Error::StoreUnavailable, async {
+            watch::start(&self.store, &self.feed, &caller, request).await
+        });
+        let stream = started.await?.into_inner().run(self.draining.clone());
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn get_approval(
+        &self,
+        request: Request<proto::GetApprovalRequest>,
+    ) -> Result<Response<proto::GetApprovalResponse>, Status> {
+        let deadline = deadline::of(request.metadata());
+        let caller = guard::caller(&request)?;
+        within(
+            deadline,
+            Error::StoreUnavailable,
+            self.get(caller, request.into_inner()),
+        )
+        .await
+    }
+
+    async fn list_approvals(
+        &self,
+        request: Request<proto::ListApprovalsRequest>,
+    ) -> Result<Response<proto::ListApprovalsResponse>, Status> {
+        let deadline = deadline::of(request.metadata());
+        let caller = guard::caller(&request)?;
+        within(
+            deadline,
+            Error::StoreUnavailable,
+            self.list(caller, request.into_inner()),
+        )
+        .await
+    }
+
+    async fn withdraw_approval(
+        &self,
+        _: Request<proto::WithdrawApprovalRequest>,
+    ) -> Result<Response<proto::WithdrawApprovalResponse>, Status> {
+        Err(Error::Unimplemented.into())
+    }
+
+    async fn revoke_approval(
+        &self,
+        _: Request<proto::RevokeApprovalRequest>,
+    ) -> Result<Response<proto::RevokeApprovalResponse>, Status> {
+        Err(Error::Unimplemented.into())
+    }
+
+    async fn report_result(
+        &self,
+        _: Request<proto::ReportResultRequest>,
+    ) -> Result<Response<proto::ReportResultResponse>, Status> {
+        Err(Error::Unimplemented.into())
+    }
+
+    async fn get_policy(
+        &self,
+        request: Request<proto::GetPolicyRequest>,
+    ) -> Result<Response<proto::GetPolicyResponse>, Status> {
+        let caller = guard::caller(&request)?;
+        Ok(Response::new(convert::policy(&caller.policy)))
+    }
+}
+
+impl ApprovalService {
+    async fn require(
+        &self,
+        caller: Caller,
+        request: proto::RequireApprovalRequest,
+    ) -> Result<proto::RequireApprovalResponse, Error> {
+        let asked = Asked::parse(request, &caller)?;
+        let workspace = &asked.operation.workspace_id;
+        let scope = caller
+            .scope(&[Role::Requester], &asked.namespace)
+            .ok_or(Error::RoleMissing)?;
+        if !scope
+            .holds_for(&self.store, &asked.namespace, workspace)
+            .await?
+        {
+            return Err(Error::RoleMissing);
+        }
+        let terms = match caller.policy.gating(&asked.operation.action)? {
+            Gating::Gated(terms) => terms,
+            Gating::NotGated => {
+                return Ok(proto::RequireApprovalResponse {
+                    outcome: proto::Outcome::NotRequired.into(),
+                    ..Default::default()
+                });
+            }
+        };
+        let Asked {
+            namespace,
+            operation,
+            reason,
+            key,
+        } = asked;
+        let gate = self
+            .ledger
+            .require(Require {
+                namespace,
+                operation,
+                reason,
+                key,
+                terms,
+            })
+            .await?;
+        convert::gate(&gate)
+    }
+
+    async fn decide(
+        &self,
+        caller: Caller,
+        request: proto::DecideRequest,
+    ) -> Result<proto::DecideResponse, Error> {
+        let mut fields = Fields::default();
+        let namespace = fields.namespace(&request.namespace);
+        let id = fields.approval_id(&request.approval_id);
+        let decision = fields.decision(request.decision);
+        let reason = match decision {
+            Some(Decision::Deny) => {
+                fields.required_text("reason", &request.reason, "must say why, to deny")
+            }
+            Some(Decision::Approve) | None => fields.check("reason", Text::parse(&request.reason)),
+        };
+        let request_hash = fields.request_hash(&request.request_hash);
+        let (Some(namespace), Some(id), Some(decision), Some(reason), Some(request_hash)) =
+            (namespace, id, decision, reason, request_hash)
+        else {
+            return Err(fields.into_error());
+        };
+        self.approver_of(&caller, &namespace, id).await?;
+        let approver = caller.principal;
+        let command = Command::Decide {
+            approver,
+            decision,
+            reason,
+            request_hash,
+        };
+        let decided = self.ledger.command(&namespace, id, command).await?;
+        Ok(proto::DecideResponse {
+            approval: Some(convert::approval(&decided)?),
+        })
+    }
+
+    async fn get(
+        &self,
+        caller: Caller,
+        request: proto::GetApprovalRequest,
+    ) -> Result<proto::GetApprovalResponse, Error> {
+        let mut fields = Fields::default();
+        let namespace = fields.namespace(&request.namespace);
+        let id = fields.approval_id(&request.approval_id);
+        let (Some(namespace), Some(id)) = (namespace, id) else {
+            return Err(fields.into_error());
+        };
+        let approval = self.visible(&caller, &namespace, id).await?;
+        Ok(proto::GetApprovalResponse {
+            approval: Some(convert::approval(&approval)?),
+        })
+    }
+
+    async fn list(
+        &self,
+        caller: Caller,
+        request: proto::ListApprovalsRequest,
+    ) -> Result<proto::ListApprovalsResponse, Error> {
+        let mut fields = Fields::default();
+        let namespace = fields.namespace(&request.namespace);
+        let workspaces = fields.names("workspace_ids", &request.workspace_ids, |id| {
+            WorkspaceId::parse(id)
+        });
+        let states = fields.states(&request.states);
+        let actions = fields.names("actions", &request.actions, |name| Action::parse(name));
+        let size = fields.page_size(request.page_size);
+        let (Some(namespace), Some(workspaces), Some(states), Some(actions), Some(size)) =
+            (namespace, workspaces, states, actions, size)
+        else {
+            return Err(fields.into_error());
+        };
+        let scope = caller
+            .scope(READERS, &namespace)
+            .ok_or(Error::RoleMissing)?;
+        let list = (
+            &namespace,
+            &workspaces,
+            request.include_descendants,
+            &states,
+            &actions,
+        );
+        let before = page::read(&list, &request.page_token)?;
+        let before = before.as_deref().map(uuid::Uuid::from_slice).transpose();
+        let before = before.map_err(|_| Error::invalid("page_token", "is not one of this list"))?;
+
+        let descend = request.include_descendants;
+        let among = select(&self.store, &namespace, &scope, &workspaces, descend).await?;
+        let filter = Filter {
+            workspaces: among,
+            states: states.clone(),
+            actions: actions.clone(),
+        };
+        let (mut approvals, log) = self
+            .store
+            .approvals(&namespace, &filter, before, size + 1)
+            .await?;
+        let more = approvals.len() as i64 > size;
+        approvals.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+        let next_page_token = match approvals.last() {
+            Some(last) if more => page::token(&list, last.id().as_bytes()),
+            Some(_) | None => String::new(),
+        };
+        let watch_cursor = match before {
+            None => Cursor {
+                namespace: namespace.clone(),
+                epoch: log.epoch,
+                revision: log.head,
+                tag: log.head_tag,
+            }
+            .encode(),
+            Some(_) => String::new(),
+        };
+        let approvals = approvals
+            .iter()
+            .map(convert::approval)
+            .collect::<Result<_, _>>()?;
+        Ok(proto::ListApprovalsResponse {
+            approvals,
+            next_page_token,
+            watch_cursor,
+        })
+    }
+
+    /// An approval that the caller may see; one that it may not see is not there.
+    async fn visible(
+        &self,
+        caller: &Caller,
+        namespace: &Namespace,
+        id: uuid::Uuid,
+    ) -> Result<Approval, Error> {
+        let approval = self
+            .store
+            .approval(namespace, id)
+            .await?
+            .ok_or(Error::ApprovalNotFound)?;
+        let operation = &approval.request.operation;
+        let requester = caller.scope(&[Role::Requester], namespace).is_some();
+        if requester && operation.requested_by == caller.principal {
+            return Ok(approval);
+        }
+        let Some(scope) = caller.scope(READERS, namespace) else {
+            return Err(Error::ApprovalNotFound);
+        };
+        if scope
+            .holds_for(&self.store, namespace, &operation.workspace_id)
+            .await?
+        {
+            return Ok(approval);
+        }
+        Err(Error::ApprovalNotFound)
+    }
+
+    /// Checks that the caller may decide on an approval, as far as roles go.
+    async fn approver_of(
+        &self,
+        caller: &Caller,
+        namespace: &Namespace,
+        id: uuid::Uuid,
+    ) -> Result<(), Error> {
+        let approval = self.visible(caller, namespace, id).await?;
+        let operation = &approval.request.operation;
+        let scope = caller
+            .approver_scope(namespace, &operation.action)
+            .ok_or(Error::NotAnApprover)?;
+        if scope
+            .holds_for(&self.store, namespace, &operation.workspace_id)
+            .await?
+        {
+            return Ok(());
+        }
+        Err(Error::NotAnApprover)
+    }
+}
+
+/// A call to the gate, parsed.
+struct Asked {
+    namespace: Namespace,
+    operation: Operation,
+    reason: Text,
+    key: Option<IdempotencyKey>,
+}
+
+impl Asked {
+    fn parse(request: proto::RequireApprovalRequest, caller: &Caller) -> Result<Self, Error> {
+        let mut fields = Fields::default();
+        let namespace = fields.namespace(&request.namespace);
+        let workspace_id = fields.check("workspace_id", WorkspaceId::parse(&request.workspace_id));
+        let action = fields.check("action", Action::parse(&request.action));
+        let reason = fields.check("reason", Text::parse(&request.reason));
+        let context = fields.context(request.context);
+        let key = fields.optional("idempotency_key", &request.idempotency_key, |key| {
+            IdempotencyKey::parse(key)
+        });
+        let wait = fields.wait(request.wait);
+        let on_behalf_of = fields.optional("on_behalf_of", &request.on_behalf_of, |name| {
+            OnBehalfOf::parse(name)
+        });
+        let (
+            Some(namespace),
+            Some(workspace_id),
+            Some(action),
+            Some(reason),
+            Some(context),
+            Some(key),
+            Some(_),
+            Some(on_behalf_of),
+        ) = (
+            namespace,
+            workspace_id,
+            action,
+            reason,
+            context,
+            key,
+            wait,
+            on_behalf_of,
+        )
+        else {
+            return Err(fields.into_error());
+        };
+        let principal = caller.principal.clone();
+        let operation = Operation::new(workspace_id, action, context, principal, on_behalf_of);
+        Ok(Self {
+            namespace,
+            operation,
+            reason,
+            key,
+        })
+    }
+}
+
+/// The workspaces that are asked for and may be seen; none for all.
+pub(super) async fn select(
+    store: &Store,
+    namespace: &Namespace,
+    scope: &Scope,
+    asked: &[WorkspaceId],
+    include_descendants: bool,
+) -> Result<Option<Vec<WorkspaceId>>, Error> {
+    let asked_for = match (asked, include_descendants) {
+        ([], _) => None,
+        (ids, false) => Some(ids.to_vec()),
+        (ids, true) => Some(store.subtrees(namespace, ids).await?),
+    };
+    let visible = match scope {
+        Scope::All => None,
+        Scope::Subtrees(roots) => Some(store.subtrees(namespace, roots).await?),
+    };
+    Ok(match (asked_for, visible) {
+        (None, visible) => visible,
+        (asked_for, None) => asked_for,
+        (Some(mut asked_for), Some(visible)) => {
+            asked_for.retain(|workspace| visible.contains(workspace));
+            Some(asked_for)
+        }
+    })
+}

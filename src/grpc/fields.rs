@@ -1,0 +1,207 @@
+//! Parses requests: every field is checked, and one error names all that are wrong.
+
+use prost_types::{Duration as ProtoDuration, Struct, Value, value::Kind};
+use serde_json::{Map, Number};
+use uuid::Uuid;
+
+use crate::{
+    approval::{Decision, State},
+    digest::{Context, RequestHash},
+    error::{Error, Violation},
+    names::{Namespace, Text},
+    proto,
+};
+
+/// Longest wait for a decision.
+const WAIT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Collects what is wrong with a request.
+#[derive(Debug, Default)]
+pub struct Fields {
+    violations: Vec<Violation>,
+}
+
+impl Fields {
+    /// The value, or a violation on record.
+    pub fn check<T>(&mut self, field: &str, parsed: Result<T, String>) -> Option<T> {
+        parsed
+            .map_err(|description| self.refuse(field, description))
+            .ok()
+    }
+
+    /// As `check`, where an empty text means that the field is unset.
+    pub fn optional<T>(
+        &mut self,
+        field: &str,
+        text: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<Option<T>> {
+        if text.is_empty() {
+            return Some(None);
+        }
+        self.check(field, parse(text)).map(Some)
+    }
+
+    /// Puts a violation on record.
+    pub fn refuse(&mut self, field: &str, description: impl Into<String>) {
+        self.violations.push(Violation {
+            field: field.to_owned(),
+            description: description.into(),
+        });
+    }
+
+    /// All that is wrong.
+    pub fn into_error(self) -> Error {
+        Error::Invalid(self.violations)
+    }
+
+    /// A namespace; empty means the default.
+    pub fn namespace(&mut self, text: &str) -> Option<Namespace> {
+        self.optional("namespace", text, |text| Namespace::parse(text))
+            .map(|name| name.unwrap_or_else(Namespace::default_namespace))
+    }
+
+    /// The id of an approval.
+    pub fn approval_id(&mut self, text: &str) -> Option<Uuid> {
+        self.check(
+            "approval_id",
+            Uuid::try_parse(text).map_err(|_| "must be a UUID".to_owned()),
+        )
+    }
+
+    /// A text that must not be blank.
+    pub fn required_text(&mut self, field: &str, text: &str, why: &str) -> Option<Text> {
+        let text = self.check(field, Text::parse(text))?;
+        if text.is_blank() {
+            self.refuse(field, why);
+            return None;
+        }
+        Some(text)
+    }
+
+    /// The operation's parameters.
+    pub fn context(&mut self, context: Option<Struct>) -> Option<Context> {
+        let parameters = members(context.unwrap_or_default(), "");
+        self.check("context", parameters.and_then(Context::new))
+    }
+
+    /// An approver's verdict.
+    pub fn decision(&mut self, decision: i32) -> Option<Decision> {
+        let decision = match proto::Decision::try_from(decision) {
+            Ok(proto::Decision::Approve) => Ok(Decision::Approve),
+            Ok(proto::Decision::Deny) => Ok(Decision::Deny),
+            Ok(proto::Decision::Unspecified) | Err(_) => {
+                Err("must be DECISION_APPROVE or DECISION_DENY".to_owned())
+            }
+        };
+        self.check("decision", decision)
+    }
+
+    /// The hash that an approver was shown, if the request names one.
+    pub fn request_hash(&mut self, text: &str) -> Option<Option<RequestHash>> {
+        self.optional("request_hash", text, RequestHash::parse)
+    }
+
+    /// States to list.
+    pub fn states(&mut self, states: &[i32]) -> Option<Vec<State>> {
+        let parsed: Result<Vec<State>, String> = states
+            .iter()
+            .map(|state| match proto::ApprovalState::try_from(*state) {
+                Ok(proto::ApprovalState::Pending) => Ok(State::Pending),
+                Ok(proto::ApprovalState::Approved) => Ok(State::Approved),
+                Ok(proto::ApprovalState::Denied) => Ok(State::Denied),
+                Ok(proto::ApprovalState::Consumed) => Ok(State::Consumed),
+                Ok(proto::ApprovalState::Expired) => Ok(State::Expired),
+                Ok(proto::ApprovalState::Withdrawn) => Ok(State::Withdrawn),
+                Ok(proto::ApprovalState::Revoked) => Ok(State::Revoked),
+                Ok(proto::ApprovalState::Unspecified) | Err(_) => {
+                    Err(format!("holds {state}, which is no state"))
+                }
+            })
+            .collect();
+        self.check("states", parsed)
+    }
+
+    /// Names in a list; at most 1,000.
+    pub fn names<T>(
+        &mut self,
+        field: &str,
+        texts: &[String],
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        if texts.len() > 1_000 {
+            self.refuse(field, "must not hold more than 1,000 names");
+            return None;
+        }
+        let before = self.violations.len();
+        let mut names = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            names.extend(self.check(&format!("{field}[{index}]"), parse(text)));
+        }
+        (self.violations.len() == before).then_some(names)
+    }
+
+    /// How long to wait for a decision.
+    pub fn wait(&mut self, wait: Option<ProtoDuration>) -> Option<std::time::Duration> {
+        let Some(wait) = wait else {
+            return Some(std::time::Duration::ZERO);
+        };
+        let parsed = std::time::Duration::try_from(wait)
+            .ok()
+            .filter(|wait| *wait <= WAIT)
+            .ok_or_else(|| "must be between 0 and 60 s".to_owned());
+        self.check("wait", parsed)
+    }
+
+    /// How many to put on a page.
+    pub fn page_size(&mut self, size: i32) -> Option<i64> {
+        match size {
+            0 => Some(50),
+            1..=500 => Some(size.into()),
+            501.. => Some(500),
+            ..0 => {
+                self.refuse("page_size", "must not be negative");
+                None
+            }
+        }
+    }
+}
+
+/// The members of a protobuf object as JSON.
+fn members(object: Struct, path: &str) -> Result<Map<String, serde_json::Value>, String> {
+    let mut members = Map::new();
+    for (name, value) in object.fields {
+        let path = format!("{path}.{name}");
+        members.insert(name, json(value, &path)?);
+    }
+    Ok(members)
+}
+
+fn json(value: Value, path: &str) -> Result<serde_json::Value, String> {
+    Ok(match value.kind {
+        Some(Kind::NullValue(_)) => serde_json::Value::Null,
+        Some(Kind::BoolValue(boolean)) => boolean.into(),
+        Some(Kind::StringValue(text)) => text.into(),
+        Some(Kind::NumberValue(number)) => match Number::from_f64(number) {
+            Some(number) => serde_json::Value::Number(number),
+            None => {
+                return Err(format!(
+                    "holds at {:?} a number that is not finite",
+                    cut(path)
+                ));
+            }
+        },
+        Some(Kind::StructValue(object)) => serde_json::Value::Object(members(object, path)?),
+        Some(Kind::ListValue(list)) => {
+            let items = list.values.into_iter().enumerate();
+            let items = items.map(|(index, item)| json(item, &format!("{path}[{index}]")));
+            serde_json::Value::Array(items.collect::<Result<_, _>>()?)
+        }
+        None => return Err(format!("holds at {:?} a value of no kind", cut(path))),
+    })
+}
+
+/// Enough of a path to find the place; names in a context can be as long as the context.
+fn cut(path: &str) -> String {
+    path.chars().take(80).collect()
+}

@@ -1,0 +1,123 @@
+//! In front of both services: who calls, and whether any role of theirs opens the call at all. Where in the
+//! tree the role must hold is each call's own question.
+
+use std::{
+    future::{Ready, ready},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::Either;
+use jiff::Timestamp;
+use tonic::{
+    Request, Status,
+    body::Body,
+    codegen::{Service, http},
+    server::NamedService,
+};
+
+use crate::{
+    auth::{
+        Caller,
+        permissions::roles_for,
+        tokens::{Identity, Tokens},
+    },
+    error::Error,
+    policy::{Policy, Role},
+};
+
+/// What callers are checked against.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// The credentials that are known.
+    pub tokens: Arc<Tokens>,
+    /// The policy in force.
+    pub policy: Arc<Policy>,
+}
+
+impl Guard {
+    /// Puts a service behind the guard.
+    pub fn protect<S>(&self, service: S) -> Guarded<S> {
+        Guarded {
+            guard: self.clone(),
+            service,
+        }
+    }
+
+    fn admit(&self, request: &http::Request<Body>) -> Result<Caller, Error> {
+        let Identity { principal, groups } = self.authenticate(request.headers())?;
+        let caller = Caller {
+            principal,
+            groups,
+            policy: self.policy.clone(),
+        };
+        let roles = roles_for(request.uri().path());
+        if caller.holds_any(roles) {
+            return Ok(caller);
+        }
+        tracing::info!(principal = %caller.principal, call = request.uri().path(), "no role for the call");
+        // The contract has a name of its own for a decision by somebody who may decide nothing.
+        Err(if roles == [Role::Approver] {
+            Error::NotAnApprover
+        } else {
+            Error::RoleMissing
+        })
+    }
+
+    fn authenticate(&self, headers: &http::HeaderMap) -> Result<Identity, Error> {
+        let mut given = headers.get_all(http::header::AUTHORIZATION).iter();
+        let (Some(credential), None) = (given.next(), given.next()) else {
+            return Err(Error::Unauthenticated);
+        };
+        let credential = credential.to_str().map_err(|_| Error::Unauthenticated)?;
+        match credential.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => self
+                .tokens
+                .authenticate(token.trim_start(), Timestamp::now()),
+            _ => Err(Error::Unauthenticated),
+        }
+    }
+}
+
+/// A service behind the guard.
+#[derive(Clone, Debug)]
+pub struct Guarded<S> {
+    guard: Guard,
+    service: S,
+}
+
+impl<S> Service<http::Request<Body>> for Guarded<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<S::Response, S::Error>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        match self.guard.admit(&request) {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                Either::Left(self.service.call(request))
+            }
+            Err(error) => Either::Right(ready(Ok(Status::from(error).into_http()))),
+        }
+    }
+}
+
+impl<S: NamedService> NamedService for Guarded<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+/// The caller that the guard has let in. A call that has not come by it has none.
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Error> {
+    request
+        .extensions()
+        .get::<Caller>()
+        .cloned()
+        .ok_or(Error::Unauthenticated)
+}

@@ -1,0 +1,169 @@
+//! The server: services on a listener, until told to stop, and then the drain.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_stream::{StreamExt, wrappers::TcpListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{self, Server as Transport};
+use tonic_health::{ServingStatus, server::health_reporter};
+
+use super::{approvals::ApprovalService, guard::Guard, workspaces::WorkspaceService};
+use crate::{
+    auth::tokens::Tokens,
+    feed::Feed,
+    ledger::Ledger,
+    policy::Policy,
+    proto::{
+        self, approval_service_server::ApprovalServiceServer,
+        workspace_service_server::WorkspaceServiceServer,
+    },
+    store::Store,
+};
+
+/// Largest request, in bytes: a context takes 64 KiB in canonical form and more as protobuf.
+const REQUEST_BYTES: usize = 512 * 1024;
+
+/// Everything that answers calls.
+pub struct Server {
+    /// The database, whose schema has been checked.
+    pub store: Store,
+    /// The policy in force.
+    pub policy: Arc<Policy>,
+    /// The credentials that are known.
+    pub tokens: Arc<Tokens>,
+    /// Whether the contract can be asked for.
+    pub reflection: bool,
+    /// How long calls and streams in progress may take to end once the server drains.
+    pub drain_grace: Duration,
+}
+
+/// How a server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Every call and every stream had ended.
+    Completely,
+    /// The grace was over first.
+    OutOfTime,
+}
+
+impl Server {
+    /// Answers calls on a listener until `shutdown`, then drains: new calls are turned away, streams end after
+    /// their last event, calls in progress are answered.
+    pub async fn run(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<Drained, transport::Error> {
+        let draining = CancellationToken::new();
+        let feed = Feed::new(self.store.clone());
+        let approvals = ApprovalService {
+            store: self.store.clone(),
+            ledger: Ledger::new(self.store.clone()),
+            feed: feed.clone(),
+            draining: draining.clone(),
+        };
+        let workspaces = WorkspaceService {
+            store: self.store.clone(),
+        };
+        let guard = Guard {
+            tokens: self.tokens,
+            policy: self.policy,
+        };
+        let approvals =
+            ApprovalServiceServer::new(approvals).max_decoding_message_size(REQUEST_BYTES);
+        let workspaces =
+            WorkspaceServiceServer::new(workspaces).max_decoding_message_size(REQUEST_BYTES);
+
+        let (health, health_service) = health_reporter();
+        health.set_service_status("", ServingStatus::Serving).await;
+        health
+            .set_serving::<ApprovalServiceServer<ApprovalService>>()
+            .await;
+        health
+            .set_serving::<WorkspaceServiceServer<WorkspaceService>>()
+            .await;
+
+        let router = Transport::builder()
+            .add_service(health_service)
+            .add_optional_service(self.reflection.then(reflection::v1))
+            .add_optional_service(self.reflection.then(reflection::v1alpha))
+            .add_service(guard.protect(approvals))
+            .add_service(guard.protect(workspaces));
+        // The transport sets this on sockets that it accepts itself, and not on those it is handed.
+        let connections = TcpListenerStream::new(listener)
+            .map(|accepted| accepted.and_then(|socket| socket.set_nodelay(true).map(|()| socket)));
+        let stopped = draining.clone().cancelled_owned();
+        let serving = router.serve_with_incoming_shutdown(connections, stopped);
+        let following = tokio::spawn(async move { feed.run().await });
+
+        let ended = tokio::select! {
+            ended = drive(serving, shutdown, &draining, &health, self.drain_grace) => ended,
+        };
+        following.abort();
+        ended
+    }
+}
+
+async fn drive(
+    serving: impl Future<Output = Result<(), transport::Error>>,
+    shutdown: impl Future<Output = ()>,
+    draining: &CancellationToken,
+    health: &tonic_health::server::HealthReporter,
+    grace: Duration,
+) -> Result<Drained, transport::Error> {
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended.map(|()| Drained::Completely),
+        () = shutdown => {}
+    }
+    tracing::info!("draining");
+    health
+        .set_service_status("", ServingStatus::NotServing)
+        .await;
+    health
+        .set_not_serving::<ApprovalServiceServer<ApprovalService>>()
+        .await;
+    health
+        .set_not_serving::<WorkspaceServiceServer<WorkspaceService>>()
+        .await;
+    draining.cancel();
+    match tokio::time::timeout(grace, serving).await {
+        Ok(ended) => {
+            tracing::info!("drained: every call has ended");
+            ended.map(|()| Drained::Completely)
+        }
+        Err(_) => {
+            tracing::warn!("drained: the grace is over and some calls are cut off");
+            Ok(Drained::OutOfTime)
+        }
+    }
+}
+
+mod reflection {
+    //! The contract, for grpcurl and its like; older ones speak v1alpha only.
+
+    use tonic_reflection::server::{Builder, v1, v1alpha};
+
+    use super::proto::DESCRIPTORS;
+
+    #[allow(clippy::expect_used)]
+    pub(super) fn v1() -> v1::ServerReflectionServer<impl v1::ServerReflection> {
+        builder()
+            .build_v1()
+            .expect("the descriptors are those that the build compiled")
+    }
+
+    #[allow(clippy::expect_used)]
+    pub(super) fn v1alpha() -> v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection> {
+        builder()
+            .build_v1alpha()
+            .expect("the descriptors are those that the build compiled")
+    }
+
+    fn builder() -> Builder<'static> {
+        Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    }
+}

@@ -1,0 +1,267 @@
+//! `WatchApprovals`: a subscription as a stream of messages, with its cursors and bookmarks.
+
+use std::{collections::VecDeque, time::Duration};
+
+use futures_util::{Stream, stream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use uuid::Uuid;
+
+use super::{approvals::select, convert, fields::Fields};
+use crate::{
+    auth::{Caller, Scope, permissions::READERS},
+    error::Error,
+    feed::{Feed, Subscription, cursor::Cursor},
+    names::{Namespace, WorkspaceId},
+    proto::{
+        self, EventType, Start, WatchApprovalsRequest, WatchApprovalsResponse,
+        watch_approvals_response::Message,
+    },
+    store::{Store, events::LoggedEvent, log::Log},
+};
+
+/// A quiet stream is sent a bookmark this often.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// Which events a subscriber is sent.
+struct Filter {
+    scope: Scope,
+    workspaces: Vec<WorkspaceId>,
+    include_descendants: bool,
+    types: Vec<EventType>,
+}
+
+impl Filter {
+    fn passes(&self, logged: &LoggedEvent) -> bool {
+        let addressed = if self.workspaces.is_empty() {
+            true
+        } else if self.include_descendants {
+            logged
+                .path
+                .iter()
+                .any(|workspace| self.workspaces.contains(workspace))
+        } else {
+            self.workspaces.contains(&logged.event.workspace_id)
+        };
+        let kind = convert::event_type(logged.event.kind);
+        addressed
+            && (self.types.is_empty() || self.types.contains(&kind))
+            && self.scope.covers(&logged.path)
+    }
+}
+
+/// A watch that has been checked and found its place.
+pub(super) struct Watch {
+    /// What is sent before the first event.
+    first: VecDeque<WatchApprovalsResponse>,
+    subscription: Subscription,
+    filter: Filter,
+    namespace: Namespace,
+    epoch: Uuid,
+    /// Where the stream stands: everything up to here has been sent or filtered out.
+    revision: i64,
+    tag: i64,
+    /// When a bookmark is due.
+    quiet_until: Instant,
+    /// The last message has been sent.
+    ended: bool,
+}
+
+/// Checks a request and finds where it starts.
+pub(super) async fn start(
+    store: &Store,
+    feed: &Feed,
+    caller: &Caller,
+    request: WatchApprovalsRequest,
+) -> Result<Watch, Error> {
+    let mut fields = Fields::default();
+    let namespace = fields.namespace(&request.namespace);
+    let workspaces = fields.names("workspace_ids", &request.workspace_ids, |id| {
+        WorkspaceId::parse(id)
+    });
+    let types = event_types(&mut fields, &request.event_types);
+    let from = Start::try_from(request.start);
+    if from.is_err() {
+        fields.refuse("start", "is no Start");
+    }
+    if !request.after_cursor.is_empty() && from.is_ok_and(|start| start != Start::Unspecified) {
+        fields.refuse("start", "must be unset with after_cursor");
+        return Err(fields.into_error());
+    }
+    let (Some(namespace), Some(workspaces), Some(types), Ok(from)) =
+        (namespace, workspaces, types, from)
+    else {
+        return Err(fields.into_error());
+    };
+    let scope = caller
+        .scope(READERS, &namespace)
+        .ok_or(Error::RoleMissing)?;
+    let include_descendants = request.include_descendants;
+    let filter = Filter {
+        scope,
+        workspaces,
+        include_descendants,
+        types,
+    };
+    if !request.after_cursor.is_empty() {
+        let cursor = Cursor::decode(&request.after_cursor, &namespace)?;
+        cursor.check(store).await?;
+        return Ok(Watch::at(feed, filter, cursor, VecDeque::new(), false));
+    }
+    match from {
+        Start::Unspecified => {
+            let log = store.log(&namespace).await?;
+            let head = place(&namespace, &log, log.head, log.head_tag);
+            Ok(Watch::at(feed, filter, head, VecDeque::new(), false))
+        }
+        Start::Oldest => {
+            let log = store.log(&namespace).await?;
+            let floor = place(&namespace, &log, log.floor, log.floor_tag);
+            Ok(Watch::at(feed, filter, floor, VecDeque::new(), false))
+        }
+        Start::Pending => {
+            let visible = select(store, &namespace, &filter.scope, &[], false).await?;
+            let all = Scope::All;
+            let addressed = select(
+                store,
+                &namespace,
+                &all,
+                &filter.workspaces,
+                include_descendants,
+            )
+            .await?;
+            let (pending, log) = store
+                .pending(&namespace, visible.as_deref(), addressed.as_deref())
+                .await?;
+            let mut first = VecDeque::with_capacity(pending.len());
+            for approval in &pending {
+                let message = Message::PendingApproval(convert::approval(approval)?);
+                let cursor = String::new();
+                first.push_back(WatchApprovalsResponse {
+                    message: Some(message),
+                    cursor,
+                });
+            }
+            let head = place(&namespace, &log, log.head, log.head_tag);
+            Ok(Watch::at(feed, filter, head, first, true))
+        }
+    }
+}
+
+fn place(namespace: &Namespace, log: &Log, revision: i64, tag: i64) -> Cursor {
+    Cursor {
+        namespace: namespace.clone(),
+        epoch: log.epoch,
+        revision,
+        tag,
+    }
+}
+
+fn event_types(fields: &mut Fields, types: &[i32]) -> Option<Vec<EventType>> {
+    let parsed = types
+        .iter()
+        .map(|number| match EventType::try_from(*number) {
+            Ok(EventType::Unspecified) | Err(_) => Err(format!("holds {number}, which is no type")),
+            Ok(known) => Ok(known),
+        });
+    fields.check("event_types", parsed.collect())
+}
+
+impl Watch {
+    fn at(
+        feed: &Feed,
+        filter: Filter,
+        cursor: Cursor,
+        first: VecDeque<WatchApprovalsResponse>,
+        pending_complete: bool,
+    ) -> Self {
+        let mut watch = Self {
+            first,
+            subscription: feed.subscribe(&cursor.namespace, cursor.revision),
+            filter,
+            namespace: cursor.namespace,
+            epoch: cursor.epoch,
+            revision: cursor.revision,
+            tag: cursor.tag,
+            quiet_until: Instant::now() + QUIET,
+            ended: false,
+        };
+        let bookmark = watch.bookmark(pending_complete);
+        watch.first.push_back(bookmark);
+        watch
+    }
+
+    /// The stream. It is polled only when the client has room for more, so a client that does not read holds
+    /// up nothing but itself.
+    pub(super) fn run(
+        self,
+        draining: CancellationToken,
+    ) -> impl Stream<Item = Result<proto::WatchApprovalsResponse, Status>> {
+        stream::unfold((self, draining), |(mut watch, draining)| async move {
+            if watch.ended {
+                return None;
+            }
+            let message = watch.next(&draining).await;
+            watch.ended = message.is_err();
+            Some((message.map_err(Status::from), (watch, draining)))
+        })
+    }
+
+    async fn next(
+        &mut self,
+        draining: &CancellationToken,
+    ) -> Result<WatchApprovalsResponse, Error> {
+        if let Some(first) = self.first.pop_front() {
+            return Ok(first);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                () = draining.cancelled() => return Err(Error::Draining),
+                () = tokio::time::sleep_until(self.quiet_until) => {
+                    self.quiet_until = Instant::now() + QUIET;
+                    return Ok(self.bookmark(false));
+                }
+                logged = self.subscription.next() => {
+                    let logged = logged?;
+                    (self.revision, self.tag) = (logged.revision, logged.tag);
+                    if self.filter.passes(&logged) {
+                        self.quiet_until = Instant::now() + QUIET;
+                        let event = convert::event(logged.revision, &logged.event)?;
+                        return Ok(self.message(Message::Event(event)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says where the stream stands. It is made of what has been sent, so it cannot run ahead of an event.
+    fn bookmark(&self, pending_complete: bool) -> WatchApprovalsResponse {
+        let revision = self.revision;
+        self.message(Message::Bookmark(proto::Bookmark {
+            revision,
+            pending_complete,
+        }))
+    }
+
+    fn message(&self, message: Message) -> WatchApprovalsResponse {
+        let Self {
+            namespace,
+            epoch,
+            revision,
+            tag,
+            ..
+        } = self;
+        let cursor = Cursor {
+            namespace: namespace.clone(),
+            epoch: *epoch,
+            revision: *revision,
+            tag: *tag,
+        };
+        WatchApprovalsResponse {
+            message: Some(message),
+            cursor: cursor.encode(),
+        }
+    }
+}

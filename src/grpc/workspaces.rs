@@ -1,0 +1,192 @@
+//! `WorkspaceService`: the trees along which approvals escalate.
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    approvals::select,
+    convert,
+    deadline::{self, within},
+    fields::Fields,
+    guard, page,
+};
+use crate::{
+    auth::{Caller, permissions::READERS},
+    error::Error,
+    names::{Namespace, WorkspaceId},
+    policy::Role,
+    proto::{self, workspace_service_server},
+    store::{Store, workspaces::Workspace},
+};
+
+/// Longest display name, in characters.
+const DISPLAY_NAME: usize = 200;
+
+/// The service.
+#[derive(Clone)]
+pub struct WorkspaceService {
+    /// Where the trees are.
+    pub store: Store,
+}
+
+#[tonic::async_trait]
+impl workspace_service_server::WorkspaceService for WorkspaceService {
+    async fn put_workspace(
+        &self,
+        request: Request<proto::PutWorkspaceRequest>,
+    ) -> Result<Response<proto::PutWorkspaceResponse>, Status> {
+        let deadline = deadline::of(request.metadata());
+        let caller = guard::caller(&request)?;
+        within(
+            deadline,
+            Error::OutcomeUnknown,
+            self.put(caller, request.into_inner()),
+        )
+        .await
+    }
+
+    async fn list_workspaces(
+        &self,
+        request: Request<proto::ListWorkspacesRequest>,
+    ) -> Result<Response<proto::ListWorkspacesResponse>, Status> {
+        let deadline = deadline::of(request.metadata());
+        let caller = guard::caller(&request)?;
+        within(
+            deadline,
+            Error::StoreUnavailable,
+            self.list(caller, request.into_inner()),
+        )
+        .await
+    }
+
+    async fn delete_workspace(
+        &self,
+        request: Request<proto::DeleteWorkspaceRequest>,
+    ) -> Result<Response<proto::DeleteWorkspaceResponse>, Status> {
+        let deadline = deadline::of(request.metadata());
+        let caller = guard::caller(&request)?;
+        within(
+            deadline,
+            Error::OutcomeUnknown,
+            self.delete(caller, request.into_inner()),
+        )
+        .await
+    }
+}
+
+impl WorkspaceService {
+    async fn put(
+        &self,
+        caller: Caller,
+        request: proto::PutWorkspaceRequest,
+    ) -> Result<proto::PutWorkspaceResponse, Error> {
+        let workspace = parse(request.workspace)?;
+        self.admin(&caller, &workspace.namespace, &workspace.id)
+            .await?;
+        if let Some(parent) = &workspace.parent_id {
+            // Who may hang a workspace below another gives its approvers a say in it.
+            self.admin(&caller, &workspace.namespace, parent).await?;
+        }
+        self.store.put_workspace(&workspace).await?;
+        Ok(proto::PutWorkspaceResponse {
+            workspace: Some(convert::workspace(&workspace)),
+        })
+    }
+
+    async fn list(
+        &self,
+        caller: Caller,
+        request: proto::ListWorkspacesRequest,
+    ) -> Result<proto::ListWorkspacesResponse, Error> {
+        let mut fields = Fields::default();
+        let namespace = fields.namespace(&request.namespace);
+        let size = fields.page_size(request.page_size);
+        let (Some(namespace), Some(size)) = (namespace, size) else {
+            return Err(fields.into_error());
+        };
+        let scope = caller
+            .scope(READERS, &namespace)
+            .ok_or(Error::RoleMissing)?;
+        let list = ("workspaces", &namespace);
+        let after = page::read(&list, &request.page_token)?.unwrap_or_default();
+        let after = String::from_utf8(after)
+            .map_err(|_| Error::invalid("page_token", "is not one of this list"))?;
+        let among = select(&self.store, &namespace, &scope, &[], false).await?;
+        let mut workspaces = self
+            .store
+            .workspaces(&namespace, &after, among.as_deref(), size + 1)
+            .await?;
+        let more = workspaces.len() as i64 > size;
+        workspaces.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+        let next_page_token = match workspaces.last() {
+            Some(last) if more => page::token(&list, last.id.as_str().as_bytes()),
+            Some(_) | None => String::new(),
+        };
+        let workspaces = workspaces.iter().map(convert::workspace).collect();
+        Ok(proto::ListWorkspacesResponse {
+            workspaces,
+            next_page_token,
+        })
+    }
+
+    async fn delete(
+        &self,
+        caller: Caller,
+        request: proto::DeleteWorkspaceRequest,
+    ) -> Result<proto::DeleteWorkspaceResponse, Error> {
+        let mut fields = Fields::default();
+        let namespace = fields.namespace(&request.namespace);
+        let id = fields.check("workspace_id", WorkspaceId::parse(&request.workspace_id));
+        let (Some(namespace), Some(id)) = (namespace, id) else {
+            return Err(fields.into_error());
+        };
+        self.admin(&caller, &namespace, &id).await?;
+        self.store.delete_workspace(&namespace, &id).await?;
+        Ok(proto::DeleteWorkspaceResponse {})
+    }
+
+    async fn admin(
+        &self,
+        caller: &Caller,
+        namespace: &Namespace,
+        workspace: &WorkspaceId,
+    ) -> Result<(), Error> {
+        let scope = caller
+            .scope(&[Role::Admin], namespace)
+            .ok_or(Error::RoleMissing)?;
+        if scope.holds_for(&self.store, namespace, workspace).await? {
+            return Ok(());
+        }
+        Err(Error::RoleMissing)
+    }
+}
+
+fn parse(workspace: Option<proto::Workspace>) -> Result<Workspace, Error> {
+    let mut fields = Fields::default();
+    let Some(workspace) = workspace else {
+        return Err(Error::invalid("workspace", "is required"));
+    };
+    let namespace = fields
+        .optional("workspace.namespace", &workspace.namespace, |text| {
+            Namespace::parse(text)
+        })
+        .map(|name| name.unwrap_or_else(Namespace::default_namespace));
+    let id = fields.check("workspace.id", WorkspaceId::parse(&workspace.id));
+    let parent_id = fields.optional("workspace.parent_id", &workspace.parent_id, |id| {
+        WorkspaceId::parse(id)
+    });
+    let name = workspace.display_name;
+    let fits = name.chars().count() <= DISPLAY_NAME && !name.chars().any(char::is_control);
+    let why = format!("must be at most {DISPLAY_NAME} characters, none of them control characters");
+    let display_name = fields.check("workspace.display_name", fits.then_some(name).ok_or(why));
+    let (Some(namespace), Some(id), Some(parent_id), Some(display_name)) =
+        (namespace, id, parent_id, display_name)
+    else {
+        return Err(fields.into_error());
+    };
+    Ok(Workspace {
+        namespace,
+        id,
+        parent_id,
+        display_name,
+    })
+}

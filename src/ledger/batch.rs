@@ -1,0 +1,273 @@
+//! One batch: a transaction that locks, decides, writes and commits for all of its commands, and what to do
+//! when it fails.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Answer, Job, Shared, Task};
+use crate::{
+    approval::{
+        Event,
+        gate::{self, Circumstances, Require},
+        transition,
+    },
+    error::Error,
+    names::{Namespace, WorkspaceId},
+    store::{
+        Failure, Store,
+        batch::{self, Found},
+        patiently,
+    },
+};
+
+/// How often a batch is tried when the database was not there, or turned out to have rolled it back.
+const ATTEMPTS: u32 = 2;
+
+/// How long the ledger tries to find out what became of a COMMIT that was not answered.
+const FIND_OUT_PATIENCE: Duration = Duration::from_secs(8);
+
+/// Between two such tries.
+const FIND_OUT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a command came to.
+enum Decided {
+    /// It is answered so, once its events are durable.
+    Answered(Vec<Event>, Result<Answer, Error>),
+    /// What it met is not what it had looked at.
+    LookAgain,
+}
+
+/// Carries out a batch and answers its callers.
+pub(super) async fn run(shared: Arc<Shared>, namespace: Namespace, jobs: Vec<Job>) {
+    if jobs.is_empty() {
+        return;
+    }
+    match attempt_until_done(&shared.store, &namespace, &jobs).await {
+        Ok(decided) => answer(&shared, &namespace, jobs, decided),
+        Err(Failure::Fault(why)) if jobs.len() > 1 => {
+            // It belongs to one of them; the others must not suffer for it.
+            tracing::error!(%why, "a batch failed and is run one by one");
+            for job in jobs {
+                Box::pin(run(shared.clone(), namespace.clone(), vec![job])).await;
+            }
+        }
+        Err(failure) => {
+            let error = Error::from(failure);
+            jobs.into_iter()
+                .for_each(|job| job.answer(Err(error.clone())));
+        }
+    }
+}
+
+fn answer(shared: &Arc<Shared>, namespace: &Namespace, jobs: Vec<Job>, decided: Vec<Decided>) {
+    let mut again = Vec::new();
+    for (job, decided) in jobs.into_iter().zip(decided) {
+        match decided {
+            Decided::Answered(_, answer) => job.answer(answer),
+            Decided::LookAgain => again.push(job),
+        }
+    }
+    shared.look_again(namespace, again);
+}
+
+async fn attempt_until_done(
+    store: &Store,
+    namespace: &Namespace,
+    jobs: &[Job],
+) -> Result<Vec<Decided>, Failure> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match attempt(store, namespace, jobs).await {
+            Err(Failure::NoLog) => store.create_log(namespace).await?,
+            Err(Failure::Unavailable(why)) if attempts < ATTEMPTS => {
+                tracing::info!(%why, "a batch is tried again");
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn attempt(
+    store: &Store,
+    namespace: &Namespace,
+    jobs: &[Job],
+) -> Result<Vec<Decided>, Failure> {
+    let calls: Vec<&Require> = jobs.iter().filter_map(Job::call).collect();
+    let ids: Vec<Uuid> = jobs.iter().flat_map(Job::approvals).collect();
+    let tx = store.begin().await?;
+    let found = patiently(batch::lock_and_read(&tx, namespace, &ids, &calls)).await?;
+    let mut decided = decide(jobs, &ids, found);
+    let events: Vec<Event> = events_of(&decided);
+    let promises = decided.iter().any(Decided::lets_through);
+    if events.is_empty() && !promises {
+        tx.rollback().await?;
+        return Ok(decided);
+    }
+    let batch_id = Uuid::new_v4();
+    if !events.is_empty() {
+        let lost = patiently(batch::write(&tx, namespace, batch_id, &events)).await?;
+        for decided in &mut decided {
+            if decided.asks_as(&lost) {
+                *decided = Decided::LookAgain;
+            }
+        }
+    }
+    match tx.commit().await {
+        Ok(()) => {}
+        Err(Failure::Unknown) => find_out(store, namespace, batch_id, &events_of(&decided)).await?,
+        Err(failure) => return Err(failure),
+    }
+    if !events.is_empty() {
+        store.announcer().announce(namespace);
+    }
+    Ok(decided)
+}
+
+/// Whether a batch whose COMMIT was not answered was committed: an error says that it was not, or that it
+/// cannot be found out.
+///
+/// The log's lock waits for the other transaction to end, and a commit of this one's own makes what was seen
+/// as durable as an answer must be: a plain read would not wait for the standby.
+async fn find_out(
+    store: &Store,
+    namespace: &Namespace,
+    batch_id: Uuid,
+    events: &[Event],
+) -> Result<(), Failure> {
+    // A batch that only repeats answers has left nothing to look for.
+    let event = events.first().ok_or(Failure::Unknown)?;
+    let until = Instant::now() + FIND_OUT_PATIENCE;
+    while Instant::now() < until {
+        match ask_once(store, namespace, batch_id, event).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {
+                return Err(Failure::Unavailable("the batch was rolled back".to_owned()));
+            }
+            Err(failure) => tracing::warn!(%failure, "the outcome of a batch is not known yet"),
+        }
+        tokio::time::sleep(FIND_OUT_PAUSE).await;
+    }
+    Err(Failure::Unknown)
+}
+
+async fn ask_once(
+    store: &Store,
+    namespace: &Namespace,
+    batch_id: Uuid,
+    event: &Event,
+) -> Result<bool, Failure> {
+    let tx = store.begin().await?;
+    let committed = patiently(batch::is_committed(&tx, namespace, batch_id, event)).await?;
+    tx.commit().await?;
+    Ok(committed)
+}
+
+/// What each command comes to, from what was read with all locks held. Calls to the gate come first, so that a
+/// denial in the same batch comes after them in the log as it does in their view.
+fn decide(jobs: &[Job], locked: &[Uuid], found: Found) -> Vec<Decided> {
+    let now = found.now;
+    let mut circumstances = found.circumstances.into_iter();
+    let mut asked: HashMap<WorkspaceId, u32> = HashMap::new();
+    jobs.iter()
+        .map(|job| match &job.task {
+            Task::Gate(require) => {
+                let circumstances = circumstances.next().unwrap_or_default();
+                gate(require, circumstances, locked, &mut asked, now)
+            }
+            Task::On(id, command) => match found.approvals.get(id) {
+                Some(approval) => {
+                    let outcome = transition::apply(approval, command, now);
+                    Decided::Answered(outcome.events, outcome.answer.map(Answer::Approval))
+                }
+                None => Decided::Answered(Vec::new(), Err(Error::ApprovalNotFound)),
+            },
+        })
+        .collect()
+}
+
+fn gate(
+    require: &Require,
+    mut circumstances: Circumstances,
+    locked: &[Uuid],
+    asked: &mut HashMap<WorkspaceId, u32>,
+    now: Timestamp,
+) -> Decided {
+    let met = [&circumstances.open, &circumstances.key_holder];
+    if met
+        .into_iter()
+        .flatten()
+        .any(|approval| !locked.contains(&approval.id()))
+    {
+        return Decided::LookAgain;
+    }
+    let asked_here = asked
+        .entry(require.operation.workspace_id.clone())
+        .or_default();
+    circumstances.pending += *asked_here;
+    let outcome = gate::require(require, &circumstances, new_id(now), now);
+    if outcome.events.iter().any(Event::is_request) {
+        *asked_here += 1;
+    }
+    Decided::Answered(outcome.events, outcome.answer.map(Answer::Gate))
+}
+
+/// A UUIDv7 (RFC 9562 section 5.7) of the database's time, so that ids are in the order of time whichever
+/// replica makes them.
+fn new_id(now: Timestamp) -> Uuid {
+    let seconds = now.as_second().max(0).cast_unsigned();
+    let nanoseconds = now.subsec_nanosecond().max(0).cast_unsigned();
+    Uuid::new_v7(uuid::Timestamp::from_unix(
+        uuid::NoContext,
+        seconds,
+        nanoseconds,
+    ))
+}
+
+fn events_of(decided: &[Decided]) -> Vec<Event> {
+    let mut requests_first = Vec::new();
+    let mut commands = Vec::new();
+    for decided in decided {
+        match decided {
+            Decided::Answered(events, Ok(Answer::Approval(_)) | Err(_)) => commands.extend(events),
+            Decided::Answered(events, Ok(Answer::Gate(_))) => requests_first.extend(events),
+            Decided::LookAgain => {}
+        }
+    }
+    requests_first
+        .into_iter()
+        .chain(commands)
+        .cloned()
+        .collect()
+}
+
+impl Decided {
+    /// Whether a caller may act on the answer, so that even a repeated one must be durable first.
+    fn lets_through(&self) -> bool {
+        matches!(
+            self,
+            Self::Answered(_, Ok(Answer::Gate(gate::Gate::Approved { .. })))
+        )
+    }
+
+    /// Whether it asks for one of these new approvals.
+    fn asks_as(&self, lost: &[Uuid]) -> bool {
+        match self {
+            Self::Answered(events, _) => events.iter().any(|e| lost.contains(&e.approval.id())),
+            Self::LookAgain => false,
+        }
+    }
+}
+
+impl Job {
+    /// The approvals that must be locked for it.
+    fn approvals(&self) -> Vec<Uuid> {
+        match &self.task {
+            Task::Gate(_) => self.met.clone(),
+            Task::On(id, _) => vec![*id],
+        }
+    }
+}

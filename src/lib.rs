@@ -1,0 +1,40 @@
+//! A human approval, consumed exactly once, in front of every destructive operation.
+//!
+//! A functional core in an imperative shell. What a command does to an approval is a pure function, in
+//! [`approval::gate`] and [`approval::transition`]; the shell loads, locks, writes and tells.
+//!
+//! - The core: [`names`], [`digest`], [`approval`], [`policy`], [`error`]. No I/O, no clock.
+//! - [`store`]: all SQL. One place commits ([`store::transaction`]).
+//! - [`ledger`]: the one door for changes. Calls that wait are carried out together, one transaction a batch.
+//! - [`feed`]: tails each log in use and hands its events to all who follow it.
+//! - [`auth`]: credentials into callers, roles, the table of permissions.
+//! - [`grpc`]: the contract ([`proto`]) in front of all that.
+//! - [`cli`], [`config`], [`embedded`]: the program, its files, and the private PostgreSQL of `dev` and the tests.
+//!
+//! Dependencies point one way: `cli, grpc -> ledger, feed -> store -> the core`.
+//!
+//! What holds between the parts:
+//!
+//! - An approval changes only by an event, and the row and the event are written in one transaction, under
+//!   the lock of the namespace's log. So revisions are dense and in commit order, and what is read under that
+//!   lock is exact.
+//! - An answer that lets a caller through is sent after a COMMIT that the server confirmed without a warning.
+//!   Where that cannot be known, the ledger asks the log; where that cannot be had, the caller is told
+//!   `UNAVAILABLE`.
+//! - Two servers on one database know nothing of each other. The unique index over open approvals, the row
+//!   locks and the log's lock carry the promises.
+
+pub mod approval;
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod digest;
+pub mod embedded;
+pub mod error;
+pub mod feed;
+pub mod grpc;
+pub mod ledger;
+pub mod names;
+pub mod policy;
+pub mod proto;
+pub mod store;

@@ -1,0 +1,242 @@
+//! Names that cannot be wrong: each is checked once, where it enters, and carried as its own type from
+//! there on. All are cheap to clone.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+/// Longest workspace id, in bytes.
+const WORKSPACE_ID_BYTES: usize = 128;
+/// Longest action, in characters, all of them ASCII.
+const ACTION_CHARACTERS: usize = 64;
+/// Longest namespace, in characters, all of them ASCII.
+const NAMESPACE_CHARACTERS: usize = 63;
+/// Longest principal, in bytes: `<authenticator>:<subject>`.
+const PRINCIPAL_BYTES: usize = 512;
+/// Longest name in whose behalf a backend asks, in bytes.
+const ON_BEHALF_OF_BYTES: usize = 256;
+/// Longest idempotency key, in bytes.
+const IDEMPOTENCY_KEY_BYTES: usize = 128;
+/// Longest reason, in characters.
+const TEXT_CHARACTERS: usize = 2_000;
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $check:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks the text; the error says, for the caller to read, what is wrong with it.
+            pub fn parse(text: impl AsRef<str>) -> Result<Self, String> {
+                let text = text.as_ref();
+                $check(text)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                Self::parse(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.as_str().to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+name!(
+    /// An organisation: 1 to 63 characters of a-z, 0-9 and '-'.
+    Namespace,
+    check_namespace
+);
+name!(
+    /// A workspace: 1 to 128 bytes, no control characters.
+    WorkspaceId,
+    check_workspace_id
+);
+name!(
+    /// A gated operation: 1 to 64 characters of a-z, 0-9, '_', '.' and '-'.
+    Action,
+    check_action
+);
+name!(
+    /// Who a credential speaks for: `<authenticator>:<subject>`, so that equal subjects from two
+    /// sources are two principals.
+    Principal,
+    check_principal
+);
+name!(
+    /// The person or agent in whose name a backend asks: 1 to 256 bytes, no control characters.
+    OnBehalfOf,
+    check_on_behalf_of
+);
+name!(
+    /// One attempt to execute an operation: 1 to 128 bytes, no control characters.
+    IdempotencyKey,
+    check_idempotency_key
+);
+name!(
+    /// What a person wrote for another to read: at most 2,000 characters, none of them U+0000.
+    Text,
+    check_text
+);
+
+impl Namespace {
+    /// The namespace of a deployment for one organisation.
+    pub fn default_namespace() -> Self {
+        Self("default".into())
+    }
+}
+
+impl Principal {
+    /// The principal that `authenticator` vouches for.
+    pub fn new(authenticator: &str, subject: &str) -> Result<Self, String> {
+        Self::parse(format!("{authenticator}:{subject}"))
+    }
+
+    /// The name without its authenticator.
+    pub fn subject(&self) -> &str {
+        self.0
+            .split_once(':')
+            .map_or(&self.0, |(_, subject)| subject)
+    }
+}
+
+impl Text {
+    /// No words.
+    pub fn empty() -> Self {
+        Self("".into())
+    }
+
+    /// Whether nothing was written but white space.
+    pub fn is_blank(&self) -> bool {
+        self.0.trim().is_empty()
+    }
+}
+
+fn check_namespace(text: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    check_alphabet(text, NAMESPACE_CHARACTERS, "a-z, 0-9 and '-'", allowed)
+}
+
+fn check_action(text: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(c);
+    check_alphabet(
+        text,
+        ACTION_CHARACTERS,
+        "a-z, 0-9, '_', '.' and '-'",
+        allowed,
+    )
+}
+
+fn check_workspace_id(text: &str) -> Result<(), String> {
+    check_printable(text, WORKSPACE_ID_BYTES)
+}
+
+fn check_on_behalf_of(text: &str) -> Result<(), String> {
+    check_printable(text, ON_BEHALF_OF_BYTES)
+}
+
+fn check_idempotency_key(text: &str) -> Result<(), String> {
+    check_printable(text, IDEMPOTENCY_KEY_BYTES)
+}
+
+fn check_principal(text: &str) -> Result<(), String> {
+    check_printable(text, PRINCIPAL_BYTES)?;
+    match text.split_once(':') {
+        Some((authenticator, subject)) if !authenticator.is_empty() && !subject.is_empty() => {
+            Ok(())
+        }
+        _ => Err("must be <authenticator>:<subject>".to_owned()),
+    }
+}
+
+fn check_text(text: &str) -> Result<(), String> {
+    let characters = text.chars().count();
+    if characters > TEXT_CHARACTERS {
+        return Err(format!(
+            "has {characters} characters; at most {TEXT_CHARACTERS} are allowed"
+        ));
+    }
+    if text.contains('\0') {
+        return Err("contains the character U+0000".to_owned());
+    }
+    Ok(())
+}
+
+fn check_alphabet(
+    text: &str,
+    most: usize,
+    alphabet: &str,
+    allowed: impl Fn(char) -> bool,
+) -> Result<(), String> {
+    if text.is_empty() || text.len() > most || !text.chars().all(allowed) {
+        return Err(format!("must be 1 to {most} characters of {alphabet}"));
+    }
+    Ok(())
+}
+
+fn check_printable(text: &str, most: usize) -> Result<(), String> {
+    if text.is_empty() || text.len() > most {
+        return Err(format!("must be 1 to {most} bytes"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("must not contain control characters".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_hold_at_their_edges() {
+        assert!(Namespace::parse("a".repeat(63)).is_ok());
+        assert!(Namespace::parse("a".repeat(64)).is_err());
+        assert!(Namespace::parse("").is_err());
+        assert!(Namespace::parse("Acme").is_err());
+        assert!(WorkspaceId::parse("é".repeat(64)).is_ok());
+        assert!(WorkspaceId::parse("é".repeat(65)).is_err());
+        assert!(WorkspaceId::parse("a\0b").is_err());
+        assert!(WorkspaceId::parse("a\u{85}b").is_err());
+        assert!(Action::parse("org.token-mint_2").is_ok());
+        assert!(Action::parse("a b").is_err());
+        assert!(Text::parse("é".repeat(2_000)).is_ok());
+        assert!(Text::parse("é".repeat(2_001)).is_err());
+        assert!(Text::parse("nul\0").is_err());
+    }
+
+    #[test]
+    fn a_principal_names_its_source() {
+        let principal = Principal::new("tokens", "spiffe://a:b").expect("well-formed");
+        assert_eq!(principal.subject(), "spiffe://a:b");
+        assert!(Principal::parse("alice").is_err());
+        assert!(Principal::new("tokens", "").is_err());
+    }
+}

@@ -1,0 +1,7 @@
+//! The contract, as generated from `proto/approvals/v1/approvals.proto`.
+#![allow(missing_docs, clippy::all, clippy::unwrap_used)]
+
+tonic::include_proto!("approvals.v1");
+
+/// The contract's descriptors, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/approvals.bin"));

@@ -1,0 +1,262 @@
+//! The event log: appended to under the namespace's lock, read in pages.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use tokio_postgres::{Row, Statement, types::Json};
+use uuid::Uuid;
+
+use super::{
+    Connection, Failure, Store,
+    log::{self, Log},
+    patiently,
+    rows::{Columns, request, request_columns, standing},
+    transaction::Transaction,
+};
+use crate::{
+    approval::{Approval, Event, EventKind, Verdict},
+    names::{Namespace, Principal, Text, WorkspaceId},
+};
+
+/// An event in its place.
+#[derive(Clone, Debug)]
+pub struct LoggedEvent {
+    /// Position in the namespace's log.
+    pub revision: i64,
+    /// Tells it from what stands at this revision in another history.
+    pub tag: i64,
+    /// What happened.
+    pub event: Event,
+    /// The workspace it is addressed to and its ancestors, as the tree is now.
+    pub path: Arc<[WorkspaceId]>,
+}
+
+/// Numbers the events from the tail on. It runs under the namespace's lock, in a statement that began after
+/// the lock was granted, and so sees every earlier number. An approval whose row lost has no events.
+pub(super) const APPEND: &str = "-- append_events(): dense, in commit order
+INSERT INTO approval_authority.events (namespace, revision, type, workspace_id, approval_id, version, state,
+    verdicts, expire_time, decide_time, consume_time, consumed_by, cooldown_end, result, actor, note,
+    event_time, batch_id)
+SELECT $1, coalesce((
+        SELECT t.revision FROM approval_authority.events AS t
+        WHERE t.namespace = $1 ORDER BY t.namespace DESC, t.revision DESC LIMIT 1), (
+        SELECT l.floor_revision FROM approval_authority.logs AS l WHERE l.namespace = $1))
+    + row_number() OVER (ORDER BY n.ordinal), n.type, n.workspace_id, n.approval_id, n.version, n.state,
+    n.verdicts, n.expire_time, n.decide_time, n.consume_time, n.consumed_by, n.cooldown_end, n.result,
+    n.actor, n.note, n.event_time, $2
+FROM unnest($3::text[], $4::text[], $5::uuid[], $6::integer[], $7::text[], $8::jsonb[], $9::timestamptz[],
+    $10::timestamptz[], $11::timestamptz[], $12::text[], $13::timestamptz[], $14::text[], $15::text[],
+    $16::text[], $17::timestamptz[]) WITH ORDINALITY
+    AS n (type, workspace_id, approval_id, version, state, verdicts, expire_time, decide_time,
+    consume_time, consumed_by, cooldown_end, result, actor, note, event_time, ordinal)
+JOIN approval_authority.approvals AS a ON a.namespace = $1 AND a.id = n.approval_id";
+
+const AFTER: &str = concat!(
+    "-- events_after(): a page of the log
+SELECT e.revision, e.batch_id, e.type, e.workspace_id, e.actor, e.note, e.event_time, ",
+    request_columns!(),
+    ", e.state, e.version, e.verdicts, e.expire_time, e.decide_time, e.consume_time, e.consumed_by,
+    NULL::text, e.cooldown_end, e.result
+FROM approval_authority.events AS e
+JOIN approval_authority.approvals AS a ON a.namespace = e.namespace AND a.id = e.approval_id
+WHERE e.namespace = $1 AND e.revision > $2 ORDER BY e.namespace, e.revision LIMIT $3"
+);
+
+const AT: &str = "-- event_at(): which transaction wrote a revision
+SELECT e.batch_id FROM approval_authority.events AS e WHERE e.namespace = $1 AND e.revision = $2";
+
+const WRITTEN_BY: &str = "-- written_by(): whether a transaction has left this event behind
+SELECT e.revision FROM approval_authority.events AS e
+WHERE e.namespace = $1 AND e.approval_id = $2 AND e.version = $3 AND e.batch_id = $4";
+
+/// Runs `APPEND`; returns how many events are in the log now.
+pub(super) async fn append(
+    connection: &Connection,
+    statement: &Statement,
+    namespace: &Namespace,
+    batch_id: Uuid,
+    events: &[Event],
+) -> Result<u64, Failure> {
+    let standings = || events.iter().map(|e| &e.approval.standing);
+    let consumptions = || standings().map(|s| s.consumption.as_ref());
+    let appended = connection
+        .execute(
+            statement,
+            &[
+                &namespace.as_str(),
+                &batch_id,
+                &events
+                    .iter()
+                    .map(|e| e.kind.as_str())
+                    .collect::<Vec<&str>>(),
+                &events
+                    .iter()
+                    .map(|e| e.workspace_id.as_str())
+                    .collect::<Vec<&str>>(),
+                &events
+                    .iter()
+                    .map(|e| e.approval.id())
+                    .collect::<Vec<Uuid>>(),
+                &standings()
+                    .map(|s| s.version.cast_signed())
+                    .collect::<Vec<i32>>(),
+                &standings().map(|s| s.state.as_str()).collect::<Vec<&str>>(),
+                &standings()
+                    .map(|s| Json(&s.verdicts))
+                    .collect::<Vec<Json<&Vec<Verdict>>>>(),
+                &standings()
+                    .map(|s| s.expire_time)
+                    .collect::<Vec<Timestamp>>(),
+                &standings()
+                    .map(|s| s.decide_time)
+                    .collect::<Vec<Option<Timestamp>>>(),
+                &consumptions()
+                    .map(|c| c.map(|c| c.time))
+                    .collect::<Vec<Option<Timestamp>>>(),
+                &consumptions()
+                    .map(|c| c.map(|c| c.by.as_str()))
+                    .collect::<Vec<Option<&str>>>(),
+                &standings()
+                    .map(|s| s.cooldown_end)
+                    .collect::<Vec<Option<Timestamp>>>(),
+                &standings()
+                    .map(|s| s.result.map(|r| r.as_str()))
+                    .collect::<Vec<Option<&str>>>(),
+                &events
+                    .iter()
+                    .map(|e| e.actor.as_ref().map(|a| a.as_str()))
+                    .collect::<Vec<_>>(),
+                &events
+                    .iter()
+                    .map(|e| e.note.as_ref().map(|n| n.as_str()))
+                    .collect::<Vec<_>>(),
+                &events.iter().map(|e| e.time).collect::<Vec<Timestamp>>(),
+            ],
+        )
+        .await?;
+    Ok(appended)
+}
+
+/// Whether this transaction sees that another has committed the event. Call it with the log locked: then the
+/// other has ended, one way or the other.
+pub async fn is_written(
+    tx: &Transaction,
+    namespace: &Namespace,
+    batch_id: Uuid,
+    event: &Event,
+) -> Result<bool, Failure> {
+    let version = event.approval.standing.version.cast_signed();
+    let found = tx
+        .query_opt(
+            WRITTEN_BY,
+            &[
+                &namespace.as_str(),
+                &event.approval.id(),
+                &version,
+                &batch_id,
+            ],
+        )
+        .await?;
+    Ok(found.is_some())
+}
+
+impl Store {
+    /// At most `limit` events after a revision, in order. What retention has removed is not there: whoever
+    /// needs every event checks that the revisions are consecutive.
+    pub async fn events_after(
+        &self,
+        namespace: &Namespace,
+        revision: i64,
+        limit: i64,
+    ) -> Result<Vec<LoggedEvent>, Failure> {
+        let lease = self.connection().await?;
+        let name = namespace.as_str();
+        let events = patiently(async {
+            let statement = lease.prepare_cached(AFTER).await?;
+            let rows = lease.query(&statement, &[&name, &revision, &limit]).await?;
+            rows.iter()
+                .map(logged_event)
+                .collect::<Result<Vec<_>, Failure>>()
+        })
+        .await?;
+        lease.give_back();
+        self.with_paths(namespace, events).await
+    }
+
+    /// The log, and the tag of the event at a revision, as one state.
+    pub async fn locate(
+        &self,
+        namespace: &Namespace,
+        revision: i64,
+    ) -> Result<(Log, Option<i64>), Failure> {
+        // Makes the log if there is none, so that what follows finds it.
+        self.log(namespace).await?;
+        let tx = self.begin_snapshot().await?;
+        let (log, at) = patiently(async {
+            let log = log::read(&tx, namespace).await?.ok_or(Failure::NoLog)?;
+            let at = tx.query_opt(AT, &[&namespace.as_str(), &revision]).await?;
+            Ok::<_, Failure>((log, at))
+        })
+        .await?;
+        let tag = at
+            .map(|row| Columns::of(&row).next().map(log::tag))
+            .transpose()?;
+        tx.rollback().await?;
+        Ok((log, tag))
+    }
+
+    async fn with_paths(
+        &self,
+        namespace: &Namespace,
+        mut events: Vec<LoggedEvent>,
+    ) -> Result<Vec<LoggedEvent>, Failure> {
+        let addressed: BTreeSet<WorkspaceId> = events
+            .iter()
+            .map(|logged| logged.event.workspace_id.clone())
+            .collect();
+        if addressed.is_empty() {
+            return Ok(events);
+        }
+        let addressed: Vec<WorkspaceId> = addressed.into_iter().collect();
+        let paths: HashMap<WorkspaceId, Arc<[WorkspaceId]>> =
+            self.paths(namespace, &addressed).await?;
+        for logged in &mut events {
+            if let Some(path) = paths.get(&logged.event.workspace_id) {
+                logged.path = path.clone();
+            }
+        }
+        Ok(events)
+    }
+}
+
+fn logged_event(row: &Row) -> Result<LoggedEvent, Failure> {
+    let mut columns = Columns::of(row);
+    let revision = columns.next()?;
+    let tag = log::tag(columns.next()?);
+    let kind = columns.name(EventKind::parse)?;
+    let workspace_id = columns.name(WorkspaceId::parse)?;
+    let actor = columns.optional_name(Principal::parse)?;
+    let note = columns.optional_name(Text::parse)?;
+    let time = columns.next()?;
+    let approval = Approval {
+        request: Arc::new(request(&mut columns)?),
+        standing: standing(&mut columns)?,
+    };
+    let path = [workspace_id.clone()].into();
+    Ok(LoggedEvent {
+        revision,
+        tag,
+        event: Event {
+            kind,
+            workspace_id,
+            approval,
+            actor,
+            note,
+            time,
+        },
+        path,
+    })
+}

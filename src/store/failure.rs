@@ -1,0 +1,93 @@
+//! How the database can fail us, and what that means for what was asked of it.
+
+use tokio_postgres::error::SqlState;
+
+use crate::error::Error;
+
+/// Why the store could not do what it was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// The database cannot be reached or is in no state to work. Nothing was changed; trying again may help.
+    Unavailable(String),
+    /// The database refused a statement, or holds what it should not. Nothing was changed; trying the same
+    /// again will not help.
+    Fault(String),
+    /// COMMIT was sent and its outcome is not known.
+    Unknown,
+    /// The namespace has no log yet.
+    NoLog,
+}
+
+impl Failure {
+    /// A connection could not be made.
+    pub(super) fn connecting(error: tokio_postgres::Error) -> Self {
+        Self::Unavailable(describe(&error))
+    }
+
+    /// A stored value is not what this version of the server writes.
+    pub(super) fn corrupt(what: impl std::fmt::Display) -> Self {
+        Self::Fault(format!("unexpected value in the database: {what}"))
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unavailable(why) => write!(f, "database unavailable: {why}"),
+            Self::Fault(why) => write!(f, "database fault: {why}"),
+            Self::Unknown => f.write_str("the outcome of COMMIT is unknown"),
+            Self::NoLog => f.write_str("the namespace has no log"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let transient = match error.code() {
+            // No answer from the server: the connection is gone.
+            None => true,
+            Some(code) => is_transient(code),
+        };
+        if transient {
+            Self::Unavailable(describe(&error))
+        } else {
+            Self::Fault(describe(&error))
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unavailable(why) => {
+                tracing::warn!(%why, "database unavailable");
+                Self::StoreUnavailable
+            }
+            Failure::Unknown => Self::OutcomeUnknown,
+            Failure::Fault(_) | Failure::NoLog => Self::internal(failure),
+        }
+    }
+}
+
+/// Whether the same statement may succeed later or elsewhere (PostgreSQL documentation, appendix A).
+fn is_transient(code: &SqlState) -> bool {
+    let class = code.code().get(..2).unwrap_or_default();
+    // Connection exceptions, transaction rollbacks, insufficient resources, operator intervention and system
+    // errors; a lock that was not to be had; a server that has become a standby.
+    matches!(class, "08" | "40" | "53" | "57" | "58")
+        || *code == SqlState::LOCK_NOT_AVAILABLE
+        || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+}
+
+/// The server's own words and its code; never the statement's parameters.
+fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} ({})", db.message(), db.code().code()),
+        None => match std::error::Error::source(error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,135 @@
+//! Each namespace's log: its lock, its history's name, its two ends.
+
+use uuid::Uuid;
+
+use super::{Failure, Store, patiently, rows::Columns, transaction::Transaction};
+use crate::names::Namespace;
+
+/// The state of a namespace's log, read in one statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Names the history.
+    pub epoch: Uuid,
+    /// The last revision that retention has removed; 0 while the log is whole.
+    pub floor: i64,
+    /// The tag of the event there.
+    pub floor_tag: i64,
+    /// The newest revision; equals the floor while there is no event.
+    pub head: i64,
+    /// The tag of the event there.
+    pub head_tag: i64,
+}
+
+pub(super) const LOCK_LOG: &str =
+    "-- lock_log(): serialises the namespace's appends; held until the end
+SELECT l.namespace FROM approval_authority.log_locks AS l WHERE l.namespace = $1 FOR UPDATE";
+
+const LOG: &str = "-- log(): a log's epoch and its two ends
+SELECT l.epoch, l.floor_revision, l.floor_tag, e.revision, e.batch_id
+FROM approval_authority.logs AS l
+LEFT JOIN LATERAL (
+    SELECT t.revision, t.batch_id FROM approval_authority.events AS t
+    WHERE t.namespace = l.namespace ORDER BY t.namespace DESC, t.revision DESC LIMIT 1
+) AS e ON true
+WHERE l.namespace = $1";
+
+const HEADS: &str = "-- heads(): how far each of some logs has come
+SELECT n.namespace, (
+    SELECT t.revision FROM approval_authority.events AS t
+    WHERE t.namespace = n.namespace ORDER BY t.namespace DESC, t.revision DESC LIMIT 1)
+FROM unnest($1::text[]) AS n (namespace)";
+
+const CREATE_LOG: &str = "-- create_log(): a namespace's first use
+INSERT INTO approval_authority.logs (namespace, epoch) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+
+const CREATE_LOG_LOCK: &str = "-- create_log_lock(): a namespace's first use
+INSERT INTO approval_authority.log_locks (namespace) VALUES ($1) ON CONFLICT DO NOTHING";
+
+/// What tells one event from any other that might stand at its revision in another history: the first eight
+/// bytes of the random id of the transaction that wrote it.
+pub(super) fn tag(batch_id: Uuid) -> i64 {
+    let (first, _) = batch_id.as_u64_pair();
+    i64::from_ne_bytes(first.to_ne_bytes())
+}
+
+/// Takes the namespace's lock: the last of a transaction's locks. [`Failure::NoLog`] where nothing has ever
+/// been written in the namespace.
+pub async fn lock(tx: &Transaction, namespace: &Namespace) -> Result<(), Failure> {
+    let statement = tx.prepare_cached(LOCK_LOG).await?;
+    match tx.query_opt(&statement, &[&namespace.as_str()]).await? {
+        Some(_) => Ok(()),
+        None => Err(Failure::NoLog),
+    }
+}
+
+/// The log as this transaction sees it.
+pub async fn read(tx: &Transaction, namespace: &Namespace) -> Result<Option<Log>, Failure> {
+    let statement = tx.prepare_cached(LOG).await?;
+    let row = tx.query_opt(&statement, &[&namespace.as_str()]).await?;
+    row.map(|row| from_row(&row)).transpose()
+}
+
+impl Store {
+    /// A namespace's log; one that has none is given one.
+    pub async fn log(&self, namespace: &Namespace) -> Result<Log, Failure> {
+        loop {
+            let lease = self.connection().await?;
+            let row = patiently(async {
+                let statement = lease.prepare_cached(LOG).await?;
+                lease.query_opt(&statement, &[&namespace.as_str()]).await
+            })
+            .await?;
+            lease.give_back();
+            match row {
+                Some(row) => return from_row(&row),
+                None => self.create_log(namespace).await?,
+            }
+        }
+    }
+
+    /// Gives a namespace its log; another replica may have done so already.
+    pub async fn create_log(&self, namespace: &Namespace) -> Result<(), Failure> {
+        let tx = self.begin().await?;
+        patiently(async {
+            let name = namespace.as_str();
+            tx.execute(CREATE_LOG, &[&name, &Uuid::new_v4()]).await?;
+            tx.execute(CREATE_LOG_LOCK, &[&name]).await
+        })
+        .await?;
+        tx.commit().await
+    }
+
+    /// The newest revision of each of some logs; 0 where there is no event.
+    pub async fn heads(&self, namespaces: &[Namespace]) -> Result<Vec<(Namespace, i64)>, Failure> {
+        let names: Vec<&str> = namespaces.iter().map(Namespace::as_str).collect();
+        let lease = self.connection().await?;
+        let rows = patiently(async {
+            let statement = lease.prepare_cached(HEADS).await?;
+            lease.query(&statement, &[&names]).await
+        })
+        .await?;
+        lease.give_back();
+        rows.iter()
+            .map(|row| {
+                let mut columns = Columns::of(row);
+                let namespace = columns.name(Namespace::parse)?;
+                let head: Option<i64> = columns.next()?;
+                Ok((namespace, head.unwrap_or(0)))
+            })
+            .collect()
+    }
+}
+
+fn from_row(row: &tokio_postgres::Row) -> Result<Log, Failure> {
+    let mut columns = Columns::of(row);
+    let (epoch, floor, floor_tag) = (columns.next()?, columns.next()?, columns.next()?);
+    let head: Option<i64> = columns.next()?;
+    let head_batch: Option<Uuid> = columns.next()?;
+    Ok(Log {
+        epoch,
+        floor,
+        floor_tag,
+        head: head.unwrap_or(floor),
+        head_tag: head_batch.map_or(floor_tag, tag),
+    })
+}

@@ -1,0 +1,218 @@
+//! Migrations, and what a server asks of the database before it works with it.
+
+use futures_util::future::poll_fn;
+use refinery::{Migration, Runner};
+use tokio_postgres::NoTls;
+
+use super::{Connection, Failure, Store, patiently};
+
+mod embedded {
+    //! `migrations/`, compiled in.
+    #![allow(missing_docs)]
+    refinery::embed_migrations!("migrations");
+}
+
+/// Where refinery notes what it has applied.
+const HISTORY: &str = "approval_authority.schema_history";
+
+/// How often a migration is tried: another replica may be migrating too, and one of the two then fails on
+/// the history's primary key.
+const ATTEMPTS: usize = 5;
+
+const SERVER: &str = "-- check_server(): whether the server keeps what it acknowledges
+SELECT current_setting('fsync'), current_setting('synchronous_commit'),
+    current_setting('server_version_num')::integer, pg_is_in_recovery()";
+
+const HAS_SCHEMA: &str = "-- has_schema()
+SELECT to_regclass('approval_authority.schema_compatibility') IS NOT NULL";
+
+const COMPATIBILITY: &str = "-- compatibility(): what each migration asks of servers
+SELECT c.migration, c.oldest_server FROM approval_authority.schema_compatibility AS c";
+
+/// The oldest PostgreSQL that is supported, as `server_version_num` has it.
+const OLDEST_POSTGRES: i32 = 150_000;
+
+/// What the schema is to this server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaStatus {
+    /// It can be used.
+    Fits,
+    /// Migrations up to this number are needed and not applied.
+    TooOld(i32),
+    /// A migration asks for a newer server than this one.
+    NeedsNewerServer(String),
+}
+
+/// A migration and whether it is applied.
+#[derive(Clone, Debug)]
+pub struct MigrationStatus {
+    /// As its file is named: `V1__ledger`.
+    pub name: String,
+    /// Whether the database has it.
+    pub applied: bool,
+}
+
+/// Refuses a server that is too old, is a standby, or loses what it has acknowledged. Asked on every new
+/// connection, since a failover can lead to a server that is set up otherwise.
+pub(super) async fn check_server(connection: &Connection) -> Result<(), Failure> {
+    let row = patiently(connection.query_one(SERVER, &[])).await?;
+    let (fsync, synchronous_commit): (&str, &str) = (row.get(0), row.get(1));
+    let (version, is_standby): (i32, bool) = (row.get(2), row.get(3));
+    let refuse = |why: String| {
+        tracing::error!(%why, "the database server is refused");
+        Err(Failure::Unavailable(why))
+    };
+    if version < OLDEST_POSTGRES {
+        return refuse(format!(
+            "PostgreSQL 15 or newer is needed; this is {version}"
+        ));
+    }
+    if fsync != "on" {
+        return refuse(format!(
+            "fsync is {fsync}; approvals could be used twice after a crash"
+        ));
+    }
+    if !matches!(synchronous_commit, "on" | "remote_apply") {
+        return refuse(format!(
+            "synchronous_commit is {synchronous_commit}; it must be on or remote_apply"
+        ));
+    }
+    if is_standby {
+        return refuse("the server is a standby".to_owned());
+    }
+    Ok(())
+}
+
+impl Store {
+    /// Whether this server can run on the schema as it is.
+    pub async fn schema_status(&self) -> Result<SchemaStatus, Failure> {
+        let needed = last_migration();
+        let lease = self.connection().await?;
+        if !patiently(lease.query_one(HAS_SCHEMA, &[]))
+            .await?
+            .try_get(0)?
+        {
+            lease.give_back();
+            return Ok(SchemaStatus::TooOld(needed));
+        }
+        let rows = patiently(lease.query(COMPATIBILITY, &[])).await?;
+        lease.give_back();
+        let own = version(env!("CARGO_PKG_VERSION"))?;
+        let mut newest = 0;
+        for row in &rows {
+            let oldest_server: &str = row.try_get(1)?;
+            if version(oldest_server)? > own {
+                return Ok(SchemaStatus::NeedsNewerServer(oldest_server.to_owned()));
+            }
+            newest = newest.max(row.try_get(0)?);
+        }
+        Ok(if newest < needed {
+            SchemaStatus::TooOld(needed)
+        } else {
+            SchemaStatus::Fits
+        })
+    }
+
+    /// Applies the migrations that are missing; returns their names.
+    pub async fn migrate(&self) -> Result<Vec<String>, Failure> {
+        let mut applied = Vec::new();
+        for attempt in 1.. {
+            match self.try_migrate().await {
+                Ok(names) => {
+                    applied.extend(names);
+                    break;
+                }
+                Err(failure)
+                    if attempt < ATTEMPTS && !matches!(failure, Failure::Unavailable(_)) =>
+                {
+                    tracing::info!(%failure, "migrating again");
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(applied)
+    }
+
+    /// Every migration that this server knows, and whether it is applied.
+    pub async fn migrations(&self) -> Result<Vec<MigrationStatus>, Failure> {
+        let mut client = self.unpooled().await?;
+        let applied: Vec<i32> = if has_schema(&client).await? {
+            runner()
+                .get_applied_migrations_async(&mut client)
+                .await
+                .map_err(fault)?
+                .iter()
+                .map(Migration::version)
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let known = runner();
+        let status = known
+            .get_migrations()
+            .iter()
+            .map(|migration| MigrationStatus {
+                name: migration.to_string(),
+                applied: applied.contains(&migration.version()),
+            });
+        Ok(status.collect())
+    }
+
+    async fn try_migrate(&self) -> Result<Vec<String>, Failure> {
+        let mut client = self.unpooled().await?;
+        client
+            .batch_execute("CREATE SCHEMA IF NOT EXISTS approval_authority")
+            .await?;
+        let report = runner().run_async(&mut client).await.map_err(fault)?;
+        Ok(report
+            .applied_migrations()
+            .iter()
+            .map(ToString::to_string)
+            .collect())
+    }
+
+    /// A connection of its own, without the timeouts of the service: a migration may take long.
+    async fn unpooled(&self) -> Result<tokio_postgres::Client, Failure> {
+        let (client, mut driver) = self
+            .connector
+            .config
+            .connect(NoTls)
+            .await
+            .map_err(Failure::connecting)?;
+        tokio::spawn(async move {
+            while let Some(Ok(_)) = poll_fn(|cx| driver.poll_message(cx)).await {}
+        });
+        Ok(client)
+    }
+}
+
+async fn has_schema(client: &tokio_postgres::Client) -> Result<bool, Failure> {
+    Ok(client.query_one(HAS_SCHEMA, &[]).await?.try_get(0)?)
+}
+
+fn runner() -> Runner {
+    let mut runner = embedded::migrations::runner();
+    runner.set_migration_table_name(HISTORY);
+    runner
+}
+
+fn last_migration() -> i32 {
+    let versions = runner()
+        .get_migrations()
+        .iter()
+        .map(Migration::version)
+        .max();
+    versions.unwrap_or(0)
+}
+
+fn fault(error: refinery::Error) -> Failure {
+    Failure::Fault(error.to_string())
+}
+
+fn version(text: &str) -> Result<(u64, u64, u64), Failure> {
+    let numbers: Vec<u64> = text.split('.').filter_map(|n| n.parse().ok()).collect();
+    match numbers[..] {
+        [major, minor, patch] => Ok((major, minor, patch)),
+        _ => Err(Failure::corrupt(format!("version {text}"))),
+    }
+}

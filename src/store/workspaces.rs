@@ -1,0 +1,237 @@
+//! The trees of workspaces.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{Failure, Store, log, patiently, rows::Columns, transaction::Transaction};
+use crate::{
+    error::Error,
+    names::{Namespace, WorkspaceId},
+};
+
+/// A node of the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workspace {
+    /// The organisation.
+    pub namespace: Namespace,
+    /// The workspace.
+    pub id: WorkspaceId,
+    /// Its parent; none for a root.
+    pub parent_id: Option<WorkspaceId>,
+    /// For people; at most 200 characters.
+    pub display_name: String,
+}
+
+/// A workspace and its ancestors, nearest first, for each of some workspaces. UNION, not UNION ALL, so that
+/// it ends whatever the tree holds.
+const PATHS: &str = "-- paths(): each workspace with its ancestors
+WITH RECURSIVE path (start, id, distance) AS (
+    SELECT n.id, n.id, 0 FROM unnest($2::text[]) AS n (id)
+    UNION
+    SELECT p.start, w.parent_id, p.distance + 1 FROM path AS p
+    JOIN approval_authority.workspaces AS w ON w.namespace = $1 AND w.id = p.id
+    WHERE w.parent_id IS NOT NULL AND p.distance < 1000)
+SELECT p.start, p.id FROM path AS p ORDER BY p.start, p.distance";
+
+const SUBTREES: &str = "-- subtrees(): some workspaces and all below them
+WITH RECURSIVE below (id) AS (
+    SELECT n.id FROM unnest($2::text[]) AS n (id)
+    UNION
+    SELECT w.id FROM below AS b
+    JOIN approval_authority.workspaces AS w ON w.namespace = $1 AND w.parent_id = b.id)
+SELECT b.id FROM below AS b";
+
+const EXISTS: &str = "-- workspace_exists()
+SELECT w.id FROM approval_authority.workspaces AS w WHERE w.namespace = $1 AND w.id = $2";
+
+const UPDATE: &str = "-- update_workspace()
+UPDATE approval_authority.workspaces SET parent_id = $3, display_name = $4
+WHERE namespace = $1 AND id = $2";
+
+const INSERT: &str = "-- insert_workspace()
+INSERT INTO approval_authority.workspaces (namespace, id, parent_id, display_name)
+VALUES ($1, $2, $3, $4)";
+
+const ORPHAN: &str = "-- orphan_children(): they become roots
+UPDATE approval_authority.workspaces SET parent_id = NULL WHERE namespace = $1 AND parent_id = $2";
+
+const DELETE: &str = "-- delete_workspace()
+DELETE FROM approval_authority.workspaces WHERE namespace = $1 AND id = $2";
+
+const LIST: &str = "-- list_workspaces(): a page in order of id
+SELECT w.namespace, w.id, w.parent_id, w.display_name FROM approval_authority.workspaces AS w
+WHERE w.namespace = $1 AND w.id > $2 AND ($3::text[] IS NULL OR w.id = ANY($3))
+ORDER BY w.namespace, w.id LIMIT $4";
+
+impl Store {
+    /// Creates a workspace or replaces its parent and display name.
+    ///
+    /// The namespace's log lock is held meanwhile, so that two that are put at once cannot make a cycle, nor
+    /// a request escalate to a parent that is being taken away.
+    pub async fn put_workspace(&self, workspace: &Workspace) -> Result<(), Error> {
+        let tx = self.lock_tree(&workspace.namespace).await?;
+        match patiently(put(&tx, workspace)).await? {
+            Ok(()) => Ok(tx.commit().await?),
+            Err(refused) => {
+                tx.rollback().await?;
+                Err(refused)
+            }
+        }
+    }
+
+    /// Removes a workspace; its children become roots.
+    pub async fn delete_workspace(
+        &self,
+        namespace: &Namespace,
+        id: &WorkspaceId,
+    ) -> Result<(), Error> {
+        let tx = self.lock_tree(namespace).await?;
+        let deleted = patiently(async {
+            tx.execute(ORPHAN, &[&namespace.as_str(), &id.as_str()])
+                .await?;
+            tx.execute(DELETE, &[&namespace.as_str(), &id.as_str()])
+                .await
+        })
+        .await?;
+        if deleted == 0 {
+            tx.rollback().await?;
+            return Err(Error::WorkspaceNotFound);
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// At most `limit` workspaces after an id, in order of id; of `among`, if given.
+    pub async fn workspaces(
+        &self,
+        namespace: &Namespace,
+        after: &str,
+        among: Option<&[WorkspaceId]>,
+        limit: i64,
+    ) -> Result<Vec<Workspace>, Failure> {
+        let among: Option<Vec<&str>> =
+            among.map(|ids| ids.iter().map(WorkspaceId::as_str).collect());
+        let lease = self.connection().await?;
+        let rows = patiently(async {
+            let statement = lease.prepare_cached(LIST).await?;
+            lease
+                .query(&statement, &[&namespace.as_str(), &after, &among, &limit])
+                .await
+        })
+        .await?;
+        lease.give_back();
+        rows.iter()
+            .map(|row| {
+                let mut columns = Columns::of(row);
+                Ok(Workspace {
+                    namespace: columns.name(Namespace::parse)?,
+                    id: columns.name(WorkspaceId::parse)?,
+                    parent_id: columns.optional_name(WorkspaceId::parse)?,
+                    display_name: columns.next()?,
+                })
+            })
+            .collect()
+    }
+
+    /// Each of some workspaces with its ancestors, itself first. A workspace that is not in the tree is alone.
+    pub async fn paths(
+        &self,
+        namespace: &Namespace,
+        workspaces: &[WorkspaceId],
+    ) -> Result<HashMap<WorkspaceId, Arc<[WorkspaceId]>>, Failure> {
+        let mut paths: HashMap<WorkspaceId, Vec<WorkspaceId>> = HashMap::new();
+        for (start, id) in self.walk(PATHS, namespace, workspaces).await? {
+            paths.entry(start).or_default().extend(id);
+        }
+        Ok(paths
+            .into_iter()
+            .map(|(start, path)| (start, path.into()))
+            .collect())
+    }
+
+    /// Some workspaces and all below them.
+    pub async fn subtrees(
+        &self,
+        namespace: &Namespace,
+        roots: &[WorkspaceId],
+    ) -> Result<Vec<WorkspaceId>, Failure> {
+        let found = self.walk(SUBTREES, namespace, roots).await?;
+        Ok(found.into_iter().map(|(id, _)| id).collect())
+    }
+
+    async fn walk(
+        &self,
+        statement: &str,
+        namespace: &Namespace,
+        from: &[WorkspaceId],
+    ) -> Result<Vec<(WorkspaceId, Option<WorkspaceId>)>, Failure> {
+        let from: Vec<&str> = from.iter().map(WorkspaceId::as_str).collect();
+        let lease = self.connection().await?;
+        let rows = patiently(async {
+            let statement = lease.prepare_cached(statement).await?;
+            lease.query(&statement, &[&namespace.as_str(), &from]).await
+        })
+        .await?;
+        lease.give_back();
+        rows.iter()
+            .map(|row| {
+                let mut columns = Columns::of(row);
+                let first = columns.name(WorkspaceId::parse)?;
+                let second = if row.len() > 1 {
+                    Some(columns.name(WorkspaceId::parse)?)
+                } else {
+                    None
+                };
+                Ok((first, second))
+            })
+            .collect()
+    }
+
+    async fn lock_tree(&self, namespace: &Namespace) -> Result<Transaction, Failure> {
+        loop {
+            let tx = self.begin().await?;
+            match patiently(log::lock(&tx, namespace)).await {
+                Ok(()) => return Ok(tx),
+                Err(Failure::NoLog) => {
+                    tx.rollback().await?;
+                    self.create_log(namespace).await?;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+}
+
+async fn put(tx: &Transaction, workspace: &Workspace) -> Result<Result<(), Error>, Failure> {
+    let Workspace {
+        namespace,
+        id,
+        parent_id,
+        display_name,
+    } = workspace;
+    let (namespace, id) = (namespace.as_str(), id.as_str());
+    let parent = parent_id.as_ref().map(WorkspaceId::as_str);
+    if let Some(parent) = parent {
+        let path = tx.query(PATHS, &[&namespace, &vec![parent]]).await?;
+        for row in &path {
+            let ancestor: &str = Columns::after(row, 1).next()?;
+            if ancestor == id {
+                return Ok(Err(Error::WorkspaceCycle));
+            }
+        }
+        if tx
+            .query_opt(EXISTS, &[&namespace, &parent])
+            .await?
+            .is_none()
+        {
+            return Ok(Err(Error::ParentNotFound));
+        }
+    }
+    if tx
+        .execute(UPDATE, &[&namespace, &id, &parent, display_name])
+        .await?
+        == 0
+    {
+        tx.execute(INSERT, &[&namespace, &id, &parent, display_name])
+            .await?;
+    }
+    Ok(Ok(()))
+}
