@@ -57,7 +57,7 @@ FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::integer[], $6::timestampt
     $8::timestamptz[], $9::text[], $10::text[], $11::timestamptz[], $12::text[])
     AS n (id, version_read, state, version, expire_time, decide_time, consume_time, consumed_by,
     consumed_key, cooldown_end, result)
-WHERE a.namespace = $1 AND a.id = n.id AND a.version = n.version_read";
+WHERE a.namespace = $1 AND a.id = ANY($2) AND a.id = n.id AND a.version = n.version_read";
 
 pub(super) const REPLACE_VERDICTS: &str =
     "-- replace_verdicts(): of approvers who have changed their mind
@@ -65,7 +65,8 @@ UPDATE approval_authority.verdicts AS v
 SET decision = n.decision, reason = n.reason, verdict_time = n.verdict_time
 FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
     AS n (approval_id, approver, decision, reason, verdict_time)
-WHERE v.namespace = $1 AND v.approval_id = n.approval_id AND v.approver = n.approver";
+WHERE v.namespace = $1 AND v.approval_id = ANY($2) AND v.approval_id = n.approval_id
+    AND v.approver = n.approver";
 
 pub(super) const INSERT_VERDICTS: &str = "-- insert_verdicts(): one for each approver
 INSERT INTO approval_authority.verdicts (namespace, approval_id, approver, decision, reason, verdict_time)

@@ -13,7 +13,7 @@ use super::{
     Connection, Failure, Store,
     log::{self, Log},
     patiently,
-    rows::{Columns, request, request_columns, standing},
+    rows::{Columns, all_columns, request, request_columns, standing},
     transaction::Transaction,
 };
 use crate::{
@@ -52,7 +52,10 @@ FROM unnest($3::text[], $4::text[], $5::uuid[], $6::integer[], $7::text[], $8::j
     $16::text[], $17::timestamptz[]) WITH ORDINALITY
     AS n (type, workspace_id, approval_id, version, state, verdicts, expire_time, decide_time,
     consume_time, consumed_by, cooldown_end, result, actor, note, event_time, ordinal)
-JOIN approval_authority.approvals AS a ON a.namespace = $1 AND a.id = n.approval_id";
+CROSS JOIN LATERAL (
+    SELECT a.id FROM approval_authority.approvals AS a
+    WHERE a.namespace = $1 AND a.id = n.approval_id OFFSET 0
+) AS a";
 
 const AFTER: &str = concat!(
     "-- events_after(): a page of the log
@@ -61,7 +64,12 @@ SELECT e.revision, e.batch_id, e.type, e.workspace_id, e.actor, e.note, e.event_
     ", e.state, e.version, e.verdicts, e.expire_time, e.decide_time, e.consume_time, e.consumed_by,
     NULL::text, e.cooldown_end, e.result
 FROM approval_authority.events AS e
-JOIN approval_authority.approvals AS a ON a.namespace = e.namespace AND a.id = e.approval_id
+CROSS JOIN LATERAL (
+    SELECT ",
+    all_columns!(),
+    " FROM approval_authority.approvals AS a
+    WHERE a.namespace = $1 AND a.id = e.approval_id OFFSET 0
+) AS a
 WHERE e.namespace = $1 AND e.revision > $2 ORDER BY e.namespace, e.revision LIMIT $3"
 );
 

@@ -6,14 +6,15 @@ use tokio_postgres::{Row, Statement};
 
 use super::{
     Connection, Failure, Store, patiently,
-    rows::{Columns, approval, request_columns, standing_columns},
+    rows::{Columns, all_columns, approval, request_columns, standing_columns},
 };
 use crate::{
     approval::gate::{Circumstances, Require},
     names::{Namespace, WorkspaceId},
 };
 
-/// Found by three index lookups for each call.
+/// Found by three index lookups for each call. OFFSET 0 keeps the planner from turning the join round: whatever
+/// it believes of a namespace, approvals are fetched by id, never walked through.
 pub(super) const MEET: &str = concat!(
     "-- meet(): what each of some calls to the gate meets
 SELECT q.ordinal, m.part, approval_authority.clock(), ",
@@ -36,7 +37,10 @@ CROSS JOIN LATERAL (
     SELECT 'key', k.id FROM approval_authority.approvals AS k
     WHERE k.namespace = $1 AND k.consumed_by = q.requested_by AND k.consumed_key = q.key
 ) AS m
-JOIN approval_authority.approvals AS a ON a.namespace = $1 AND a.id = m.id"
+CROSS JOIN LATERAL (
+    SELECT ", all_columns!(), " FROM approval_authority.approvals AS a
+    WHERE a.namespace = $1 AND a.id = m.id OFFSET 0
+) AS a"
 );
 
 pub(super) const FACTS: &str = "-- facts(): the time, and what bears on new requests

@@ -39,7 +39,17 @@ macro_rules! standing_columns {
     };
 }
 
-pub(super) use {request_columns, standing_columns};
+/// What the two above are taken from, where approvals are fetched in a subquery of their own.
+macro_rules! all_columns {
+    () => {
+        "a.id, a.namespace, a.workspace_id, a.action, a.context, a.request_hash, a.requested_by, \
+         a.on_behalf_of, a.reason, a.approvals_required, a.approved_ttl_ms, a.deny_cooldown_ms, \
+         a.policy_digest, a.recent_denials, a.create_time, a.state, a.version, a.expire_time, \
+         a.decide_time, a.consume_time, a.consumed_by, a.consumed_key, a.cooldown_end, a.result"
+    };
+}
+
+pub(super) use {all_columns, request_columns, standing_columns};
 
 /// A row's columns, read from left to right.
 pub(super) struct Columns<'a> {

@@ -1,0 +1,120 @@
+//! The run's PostgreSQL cluster, and a database on it for each test.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use approval_authority::{
+    config::program_folders,
+    embedded::{Cluster, Installation, Keep},
+    store::{Store, StoreConfig},
+};
+use tokio_postgres::{Client, NoTls};
+
+/// The migrated database that the tests' are copied from.
+const TEMPLATE: &str = "migrated";
+
+/// Many servers and clients share the cluster.
+const SETTINGS: &str = "max_connections = 600\nshared_buffers = '256MB'\nmax_wal_size = '4GB'";
+
+static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+/// A database with the schema and nothing in it.
+pub struct Database {
+    pub url: String,
+}
+
+impl Database {
+    pub async fn new() -> Self {
+        let cluster = tokio::task::spawn_blocking(cluster)
+            .await
+            .expect("a cluster");
+        let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+        let client = connect(&cluster.url("postgres")).await;
+        let create = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}");
+        client.batch_execute(&create).await.expect("a database");
+        Self {
+            url: cluster.url(&name),
+        }
+    }
+
+    /// A connection of the test's own, beside the service.
+    pub async fn connect(&self) -> Client {
+        connect(&self.url).await
+    }
+
+    /// The first column of the first row.
+    pub async fn count(&self, query: &str) -> i64 {
+        let row = self
+            .connect()
+            .await
+            .query_one(query, &[])
+            .await
+            .expect("a count");
+        row.get(0)
+    }
+
+    pub fn store(&self) -> Store {
+        store(&self.url)
+    }
+}
+
+/// A connection that is driven in the background.
+pub async fn connect(url: &str) -> Client {
+    let (client, driver) = tokio_postgres::connect(url, NoTls)
+        .await
+        .expect("a connection");
+    tokio::spawn(driver);
+    client
+}
+
+pub fn store(url: &str) -> Store {
+    let config = StoreConfig {
+        url: url.to_owned(),
+        notify_url: None,
+        pool_size: 8,
+    };
+    Store::new(&config).expect("a store")
+}
+
+/// The PostgreSQL that the tests run on.
+pub fn installation() -> Installation {
+    let (pg_bin, path) = program_folders();
+    Installation::find(pg_bin, &path).expect("a PostgreSQL")
+}
+
+/// A folder for a cluster, short enough for a socket's path, that nothing else uses. The cluster removes it.
+pub fn cluster_folder() -> PathBuf {
+    let folder = tempfile::Builder::new()
+        .prefix("aa-test-")
+        .tempdir()
+        .expect("a folder");
+    folder.keep()
+}
+
+/// Started by the first test that needs it, on a thread that is not any test's. It is never dropped: it stops
+/// and removes its folder when this process is gone.
+fn cluster() -> &'static Cluster {
+    CLUSTER.get_or_init(|| {
+        let started = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(async {
+                let folder = cluster_folder();
+                let cluster = Cluster::start(&installation(), &folder, SETTINGS, Keep::Nothing).await;
+                let cluster = cluster.expect("a cluster");
+                cluster.create_database(TEMPLATE).await.expect("a database");
+                store(&cluster.url(TEMPLATE))
+                    .migrate()
+                    .await
+                    .expect("migrated");
+                cluster
+            })
+        });
+        started.join().expect("a cluster")
+    })
+}

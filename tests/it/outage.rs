@@ -1,0 +1,117 @@
+//! The database goes away, and comes back.
+
+use std::time::{Duration, Instant};
+
+use approval_authority::{
+    embedded::{Cluster, Keep},
+    proto::{self, Decision, Outcome},
+};
+use tonic::{Code, Status};
+
+use crate::{
+    database::{cluster_folder, installation, store},
+    harness::{Caller, id, refusal, request},
+    server::TestServer,
+};
+
+/// Longer than any call may take: the server's patience is 10 s.
+const DEADLINE: Duration = Duration::from_secs(12);
+
+async fn unavailable<T: std::fmt::Debug>(call: impl Future<Output = Result<T, Status>>) {
+    let began = Instant::now();
+    let answer = tokio::time::timeout(DEADLINE, call).await.expect("an answer in time");
+    let refused = answer.expect_err("no database, no answer that lets through");
+    let expected = (Code::Unavailable, "STORE_UNAVAILABLE".to_owned());
+    assert_eq!(refusal(&refused), expected, "{refused:?} after {:?}", began.elapsed());
+}
+
+/// Calls until the service has recovered.
+async fn until_answered(backend: &Caller, workspace: &str) -> proto::RequireApprovalResponse {
+    let began = Instant::now();
+    loop {
+        match backend.ask(request(workspace, "delete_workspace")).await {
+            Ok(answer) => return answer,
+            Err(refused) => {
+                assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+                assert!(began.elapsed() < Duration::from_secs(30), "it does not recover");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_ends_in_unavailable_and_the_service_recovers_by_itself() {
+    let folder = cluster_folder();
+    let cluster = Cluster::start(&installation(), &folder, "", Keep::Data).await.expect("started");
+    cluster.create_database("approvals").await.expect("created");
+    let url = cluster.url("approvals");
+    store(&url).migrate().await.expect("migrated");
+    let server = TestServer::on(&url).await;
+    let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
+    let admin = server.caller("admin").await;
+    let approved = id(&backend.require("w1", "delete_workspace").await);
+    alice.approve(&approved).await;
+    let pending = id(&backend.require("w2", "delete_workspace").await);
+
+    cluster.stop();
+    unavailable(backend.ask(request("w1", "delete_workspace"))).await;
+    unavailable(backend.ask(request("w2", "delete_workspace"))).await;
+    unavailable(backend.ask(request("w3", "delete_workspace"))).await;
+    unavailable(alice.decide(&pending, Decision::Approve)).await;
+    unavailable(alice.get(&pending)).await;
+    unavailable(alice.list(proto::ListApprovalsRequest::default())).await;
+    unavailable(alice.watch(proto::WatchApprovalsRequest::default())).await;
+    unavailable(admin.put_workspace("w1", "")).await;
+
+    let cluster = Cluster::start(&installation(), &folder, "", Keep::Nothing).await.expect("again");
+    let through = until_answered(&backend, "w1").await;
+    assert_eq!((through.outcome(), id(&through)), (Outcome::Approved, approved));
+    assert_eq!(id(&until_answered(&backend, "w2").await), pending);
+    drop(server);
+    cluster.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_stops_answering_holds_nobody_past_the_deadline() {
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::Pid,
+    };
+    let folder = cluster_folder();
+    let cluster =
+        Cluster::start(&installation(), &folder, "", Keep::Nothing).await.expect("started");
+    cluster.create_database("approvals").await.expect("created");
+    let url = cluster.url("approvals");
+    store(&url).migrate().await.expect("migrated");
+    let server = TestServer::on(&url).await;
+    let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
+    let approved = id(&backend.require("w1", "delete_workspace").await);
+    alice.approve(&approved).await;
+
+    // The processes are still there and say nothing, as behind a network that drops everything.
+    let postmaster = cluster.pid().expect("running");
+    let backends = children(postmaster);
+    let all = || backends.iter().copied().chain([postmaster]);
+    all().for_each(|pid| kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("stopped"));
+    let began = Instant::now();
+    let mut ask = tonic::Request::new(request("w1", "delete_workspace"));
+    ask.set_timeout(Duration::from_secs(2));
+    let refused = backend.approvals.clone().require_approval(ask).await.expect_err("no answer");
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    assert!(began.elapsed() < Duration::from_secs(2), "before the caller gives up");
+    all().for_each(|pid| kill(Pid::from_raw(pid), Signal::SIGCONT).expect("going on"));
+
+    // What the caller gave up on may have gone through meanwhile, and then it was used: once, and for nothing.
+    let answer = until_answered(&backend, "w1").await;
+    let consumed = alice.get(&approved).await.expect("it").consume_time.is_some();
+    assert_eq!(answer.outcome() == Outcome::Approved || id(&answer) != approved, consumed);
+    cluster.stop();
+}
+
+/// The processes that a process has started.
+fn children(parent: i32) -> Vec<i32> {
+    let tasks = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let tasks = tasks.expect("a process");
+    tasks.split_whitespace().map(|pid| pid.parse().expect("a number")).collect()
+}
