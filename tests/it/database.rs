@@ -105,7 +105,8 @@ fn cluster() -> &'static Cluster {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async {
                 let folder = cluster_folder();
-                let cluster = Cluster::start(&installation(), &folder, SETTINGS, Keep::Nothing).await;
+                let cluster =
+                    Cluster::start(&installation(), &folder, SETTINGS, Keep::Nothing).await;
                 let cluster = cluster.expect("a cluster");
                 cluster.create_database(TEMPLATE).await.expect("a database");
                 store(&cluster.url(TEMPLATE))
