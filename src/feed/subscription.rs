@@ -62,6 +62,11 @@ impl Subscription {
         }
     }
 
+    /// The newest revision of the log.
+    pub async fn head(&self) -> Result<i64, Error> {
+        Ok(self.store.log(&self.namespace).await?.head)
+    }
+
     async fn read_page(&mut self) -> Result<(), Error> {
         let page = self
             .store

@@ -64,6 +64,8 @@ pub(super) struct Watch {
     tag: i64,
     /// When a bookmark is due.
     quiet_until: Instant,
+    /// While the server drains: the last revision that is still sent.
+    last: Option<i64>,
     /// The last message has been sent.
     ended: bool,
 }
@@ -185,6 +187,7 @@ impl Watch {
             revision: cursor.revision,
             tag: cursor.tag,
             quiet_until: Instant::now() + QUIET,
+            last: None,
             ended: false,
         };
         let bookmark = watch.bookmark(pending_complete);
@@ -216,9 +219,15 @@ impl Watch {
             return Ok(first);
         }
         loop {
+            if self.last.is_some_and(|last| self.revision >= last) {
+                return Err(Error::Draining);
+            }
             tokio::select! {
                 biased;
-                () = draining.cancelled() => return Err(Error::Draining),
+                // What had happened by now is still sent.
+                () = draining.cancelled(), if self.last.is_none() => {
+                    self.last = Some(self.subscription.head().await?);
+                }
                 () = tokio::time::sleep_until(self.quiet_until) => {
                     self.quiet_until = Instant::now() + QUIET;
                     return Ok(self.bookmark(false));

@@ -11,10 +11,7 @@ use approval_authority::{
     embedded::{Cluster, Keep},
     proto::{ApprovalState, DecideRequest, Decision, Outcome},
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tonic::{Code, Status};
@@ -22,7 +19,7 @@ use tonic::{Code, Status};
 use crate::{
     database::{cluster_folder, connect, installation, store},
     harness::{id, refusal, request, told},
-    outage::children,
+    processes::{Silence, processes, signal},
     server::TestServer,
 };
 
@@ -70,8 +67,8 @@ impl Pair {
     /// The primary's machine dies, its WAL senders too, and with it what the standby had not written down.
     /// Then the standby takes over.
     async fn fail_over(self) -> (Cluster, Cluster) {
-        signal_all(&self.primary, Signal::SIGKILL);
-        signal_all(&self.standby, Signal::SIGKILL);
+        signal(&processes(&self.primary), Signal::SIGKILL);
+        signal(&processes(&self.standby), Signal::SIGKILL);
         drop(self.standby);
         let promoted = Cluster::start(&installation(), &self.standby_folder, "", Keep::Data)
             .await
@@ -106,16 +103,6 @@ fn base_backup(primary: &Path, standby: &Path) {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-}
-
-fn signal_all(cluster: &Cluster, signal: Signal) {
-    let postmaster = cluster.pid().expect("running");
-    let children = children(postmaster);
-    // The postmaster first, so that it does not see its children go.
-    for pid in [postmaster].into_iter().chain(children) {
-        // A child may have ended by itself meanwhile.
-        let _ = kill(Pid::from_raw(pid), signal);
-    }
 }
 
 async fn until_positive(client: &Client, query: &str) {
@@ -172,7 +159,7 @@ async fn what_the_standby_has_not_confirmed_is_not_answered_as_done() {
     elsewhere.namespace = "acme".to_owned();
     let pending = id(&backend.ask(elsewhere).await.expect("held"));
 
-    signal_all(&pair.standby, Signal::SIGSTOP);
+    let silence = Silence::of(&pair.standby);
     let admin = connect(&pair.primary.url("postgres")).await;
     let consume = tokio::spawn({
         let backend = backend.clone();
@@ -206,6 +193,7 @@ async fn what_the_standby_has_not_confirmed_is_not_answered_as_done() {
     drop(server);
 
     let (dead, promoted) = pair.fail_over().await;
+    drop(silence);
     let server = TestServer::on(&promoted.url("approvals")).await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
     let decided = alice
@@ -241,7 +229,7 @@ async fn what_the_standby_confirms_in_time_is_answered() {
     alice.approve(&approved).await;
 
     // One COMMIT is cancelled while the standby is silent; then it speaks, and the ledger finds out.
-    signal_all(&pair.standby, Signal::SIGSTOP);
+    let silence = Silence::of(&pair.standby);
     let admin = connect(&pair.primary.url("postgres")).await;
     let consume = tokio::spawn({
         let backend = backend.clone();
@@ -250,7 +238,7 @@ async fn what_the_standby_confirms_in_time_is_answered() {
     let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
         WHERE wait_event = 'SyncRep'";
     until_positive(&admin, cancel).await;
-    signal_all(&pair.standby, Signal::SIGCONT);
+    drop(silence);
     let through = consume.await.expect("no panic").expect("found out");
     assert_eq!(told(&through), (Outcome::Approved, ApprovalState::Consumed));
 

@@ -11,6 +11,7 @@ use tonic::{Code, Status};
 use crate::{
     database::{cluster_folder, installation, store},
     harness::{Caller, id, refusal, request},
+    processes::Silence,
     server::TestServer,
 };
 
@@ -91,10 +92,6 @@ async fn every_call_ends_in_unavailable_and_the_service_recovers_by_itself() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_stops_answering_holds_nobody_past_the_deadline() {
-    use nix::{
-        sys::signal::{Signal, kill},
-        unistd::Pid,
-    };
     let folder = cluster_folder();
     let cluster = Cluster::start(&installation(), &folder, "", Keep::Nothing)
         .await
@@ -108,10 +105,7 @@ async fn a_database_that_stops_answering_holds_nobody_past_the_deadline() {
     alice.approve(&approved).await;
 
     // The processes are still there and say nothing, as behind a network that drops everything.
-    let postmaster = cluster.pid().expect("running");
-    let backends = children(postmaster);
-    let all = || backends.iter().copied().chain([postmaster]);
-    all().for_each(|pid| kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("stopped"));
+    let silence = Silence::of(&cluster);
     let began = Instant::now();
     let mut ask = tonic::Request::new(request("w1", "delete_workspace"));
     ask.set_timeout(Duration::from_secs(2));
@@ -126,7 +120,7 @@ async fn a_database_that_stops_answering_holds_nobody_past_the_deadline() {
         began.elapsed() < Duration::from_secs(2),
         "before the caller gives up"
     );
-    all().for_each(|pid| kill(Pid::from_raw(pid), Signal::SIGCONT).expect("going on"));
+    drop(silence);
 
     // What the caller gave up on may have gone through meanwhile, and then it was used: once, and for nothing.
     let answer = until_answered(&backend, "w1").await;
@@ -141,14 +135,4 @@ async fn a_database_that_stops_answering_holds_nobody_past_the_deadline() {
         consumed
     );
     cluster.stop();
-}
-
-/// The processes that a process has started.
-pub fn children(parent: i32) -> Vec<i32> {
-    let tasks = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
-    let tasks = tasks.expect("a process");
-    tasks
-        .split_whitespace()
-        .map(|pid| pid.parse().expect("a number"))
-        .collect()
 }
