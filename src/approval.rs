@@ -152,14 +152,7 @@ impl Operation {
         on_behalf_of: Option<OnBehalfOf>,
     ) -> Self {
         let request_hash = RequestHash::of(&workspace_id, &action, &context);
-        Self {
-            workspace_id,
-            action,
-            context,
-            request_hash,
-            requested_by,
-            on_behalf_of,
-        }
+        Self { workspace_id, action, context, request_hash, requested_by, on_behalf_of }
     }
 
     /// Whether the two are one operation.

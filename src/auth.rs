@@ -51,9 +51,7 @@ impl Scope {
         if self.covers(std::slice::from_ref(workspace)) {
             return Ok(true);
         }
-        let paths = store
-            .paths(namespace, std::slice::from_ref(workspace))
-            .await?;
+        let paths = store.paths(namespace, std::slice::from_ref(workspace)).await?;
         Ok(paths.get(workspace).is_some_and(|path| self.covers(path)))
     }
 }
@@ -99,10 +97,7 @@ impl Caller {
     fn bindings(&self) -> impl Iterator<Item = &crate::policy::Binding> {
         self.policy.bindings().iter().filter(|binding| {
             binding.principals.contains(&self.principal)
-                || binding
-                    .groups
-                    .iter()
-                    .any(|group| self.groups.contains(group))
+                || binding.groups.iter().any(|group| self.groups.contains(group))
         })
     }
 }

@@ -130,18 +130,12 @@ impl Config {
         let folder = file.parent().unwrap_or(Path::new("."));
         read.auth.tokens.file = folder.join(&read.auth.tokens.file);
         read.policy.file = read.policy.file.map(|policy| folder.join(policy));
-        read.check()
-            .map_err(|why| format!("{}: {why}", file.display()))?;
+        read.check().map_err(|why| format!("{}: {why}", file.display()))?;
         Ok(read)
     }
 
     fn check(&self) -> Result<(), String> {
-        let ServerConfig {
-            listen,
-            allow_plaintext,
-            drain_grace,
-            ..
-        } = &self.server;
+        let ServerConfig { listen, allow_plaintext, drain_grace, .. } = &self.server;
         if !listen.ip().is_loopback() && !allow_plaintext {
             return Err(format!(
                 "server.listen = {listen} would take tokens in plaintext from the network; \
@@ -164,18 +158,14 @@ fn override_of(
     (name, value): (std::ffi::OsString, std::ffi::OsString),
 ) -> Option<(String, String)> {
     let key = name.to_str()?.strip_prefix(PREFIX)?;
-    key.contains("__")
-        .then(|| Some((key.to_owned(), value.to_str()?.to_owned())))?
+    key.contains("__").then(|| Some((key.to_owned(), value.to_str()?.to_owned())))?
 }
 
 /// Where to look for the programs of PostgreSQL: the folder that `PG_BIN` names, if it is set, and the folders
 /// of the PATH.
 pub fn program_folders() -> (Option<PathBuf>, Vec<PathBuf>) {
     let path = env::var_os("PATH").map(|path| env::split_paths(&path).collect());
-    (
-        env::var_os("PG_BIN").map(PathBuf::from),
-        path.unwrap_or_default(),
-    )
+    (env::var_os("PG_BIN").map(PathBuf::from), path.unwrap_or_default())
 }
 
 /// Where `dev` keeps its data unless told otherwise. Root's server runs as another user, who may not enter
@@ -185,11 +175,8 @@ pub fn default_data_dir() -> PathBuf {
         return PathBuf::from("/var/lib/approval-authority-dev");
     }
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
-    let data = env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .or_else(home);
-    data.unwrap_or_else(|| PathBuf::from("."))
-        .join("approval-authority-dev")
+    let data = env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home);
+    data.unwrap_or_else(|| PathBuf::from(".")).join("approval-authority-dev")
 }
 
 #[cfg(test)]
@@ -203,9 +190,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("a.toml");
         std::fs::write(&file, text).expect("written");
-        let overrides = overrides
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let overrides = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         Config::read(&file, overrides.collect())
     }
 
@@ -214,10 +199,7 @@ mod tests {
         let config = read(LEAST, &[]).expect("enough");
         assert_eq!(config.server.listen.to_string(), "127.0.0.1:50051");
         assert_eq!(config.database.pool_size, 8);
-        assert!(
-            config.auth.tokens.file.is_absolute(),
-            "relative to the file"
-        );
+        assert!(config.auth.tokens.file.is_absolute(), "relative to the file");
     }
 
     #[test]

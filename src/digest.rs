@@ -74,10 +74,7 @@ impl RequestHash {
 
     /// The hash that the store holds.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        bytes
-            .try_into()
-            .map(Self)
-            .map_err(|_| format!("a request hash of {} bytes", bytes.len()))
+        bytes.try_into().map(Self).map_err(|_| format!("a request hash of {} bytes", bytes.len()))
     }
 
     /// Reads 64 hexadecimal digits, lower-case as the contract writes them.

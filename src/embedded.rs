@@ -48,19 +48,12 @@ impl Installation {
     pub fn find(said: Option<PathBuf>, path: &[PathBuf]) -> Result<Self> {
         if let Some(bin) = said {
             if !has_programs(&bin) {
-                bail!(
-                    "PG_BIN is {}, and there is no initdb and postgres there",
-                    bin.display()
-                );
+                bail!("PG_BIN is {}, and there is no initdb and postgres there", bin.display());
             }
             return Ok(Self { bin });
         }
         let mut candidates: Vec<PathBuf> = pg_config().into_iter().collect();
-        for usual in [
-            "/usr/lib/postgresql",
-            "/usr/local/lib/postgresql",
-            "/opt/homebrew/opt",
-        ] {
+        for usual in ["/usr/lib/postgresql", "/usr/local/lib/postgresql", "/opt/homebrew/opt"] {
             let mut versions: Vec<PathBuf> = fs::read_dir(usual)
                 .map(|entries| entries.flatten().map(|e| e.path().join("bin")).collect())
                 .unwrap_or_default();
@@ -85,9 +78,7 @@ impl Installation {
 }
 
 fn has_programs(bin: &Path) -> bool {
-    ["initdb", "postgres", "pg_ctl"]
-        .iter()
-        .all(|program| bin.join(program).exists())
+    ["initdb", "postgres", "pg_ctl"].iter().all(|program| bin.join(program).exists())
 }
 
 fn pg_config() -> Option<PathBuf> {
@@ -138,27 +129,15 @@ impl Cluster {
 
         let log = fs::File::create(folder.join("postgres.log"))?;
         let mut command = Command::new("sh");
-        command
-            .args(["-c", SUPERVISE, "sh"])
-            .arg(&installation.bin)
-            .arg(folder);
+        command.args(["-c", SUPERVISE, "sh"]).arg(&installation.bin).arg(folder);
         if keep == Keep::Nothing {
             command.arg("remove");
         }
         // A group of its own: Ctrl-C is for us, and we stop the server once we have drained.
-        command
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        command.process_group(0).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         run_as(&mut command, owner.as_ref());
-        let supervisor = command
-            .spawn()
-            .context("cannot start the PostgreSQL server")?;
-        let mut cluster = Self {
-            folder: folder.to_owned(),
-            supervisor,
-        };
+        let supervisor = command.spawn().context("cannot start the PostgreSQL server")?;
+        let mut cluster = Self { folder: folder.to_owned(), supervisor };
         cluster.wait_until_ready().await?;
         Ok(cluster)
     }
@@ -166,10 +145,7 @@ impl Cluster {
     /// How to connect to one of its databases.
     pub fn url(&self, database: &str) -> String {
         let socket = self.folder.join("socket");
-        format!(
-            "host='{}' user={SUPERUSER} dbname={database}",
-            socket.display()
-        )
+        format!("host='{}' user={SUPERUSER} dbname={database}", socket.display())
     }
 
     /// The server's process; none while it starts or after it was killed.
@@ -184,9 +160,7 @@ impl Cluster {
         let driver = tokio::spawn(driver);
         let known = "SELECT 1 FROM pg_catalog.pg_database AS d WHERE d.datname = $1";
         if client.query_opt(known, &[&database]).await?.is_none() {
-            client
-                .batch_execute(&format!("CREATE DATABASE {database}"))
-                .await?;
+            client.batch_execute(&format!("CREATE DATABASE {database}")).await?;
         }
         drop(client);
         driver.await??;
@@ -213,10 +187,7 @@ impl Cluster {
                 Err(error) if Instant::now() > until || self.has_died() => {
                     let log = fs::read_to_string(self.folder.join("postgres.log"));
                     let log = log.unwrap_or_default();
-                    bail!(
-                        "the PostgreSQL server did not start: {error}\n{}",
-                        log.trim_end()
-                    );
+                    bail!("the PostgreSQL server did not start: {error}\n{}", log.trim_end());
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
@@ -271,9 +242,7 @@ fn prepare(folder: &Path, owner: Option<&User>) -> Result<()> {
     for path in [folder, &socket] {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        builder
-            .create(path)
-            .with_context(|| format!("cannot make {}", path.display()))?;
+        builder.create(path).with_context(|| format!("cannot make {}", path.display()))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
         if let Some(user) = owner {
             chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
@@ -303,15 +272,10 @@ fn initialise(installation: &Installation, data: &Path, owner: Option<&User>) ->
     if !output.status.success() {
         // What is half made would be taken for data the next time.
         let _ = fs::remove_dir_all(data);
-        bail!(
-            "initdb failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        );
+        bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr).trim_end());
     }
     let include = "\ninclude_if_exists = 'approval_authority.conf'\n";
-    let mut conf = fs::OpenOptions::new()
-        .append(true)
-        .open(data.join("postgresql.conf"))?;
+    let mut conf = fs::OpenOptions::new().append(true).open(data.join("postgresql.conf"))?;
     conf.write_all(include.as_bytes())?;
     Ok(())
 }

@@ -110,10 +110,7 @@ pub enum Error {
 impl Error {
     /// One offending field.
     pub fn invalid(field: &str, description: impl Into<String>) -> Self {
-        Self::Invalid(vec![Violation {
-            field: field.to_owned(),
-            description: description.into(),
-        }])
+        Self::Invalid(vec![Violation { field: field.to_owned(), description: description.into() }])
     }
 
     /// A fault of ours: logged here under a fresh id, which is all that the caller is told.
@@ -125,9 +122,7 @@ impl Error {
 }
 
 fn describe(violations: &[Violation]) -> String {
-    let each: Vec<String> = violations
-        .iter()
-        .map(|v| format!("{} {}", v.field, v.description))
-        .collect();
+    let each: Vec<String> =
+        violations.iter().map(|v| format!("{} {}", v.field, v.description)).collect();
     each.join("; ")
 }

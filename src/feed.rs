@@ -60,10 +60,7 @@ impl Drop for Tail {
 impl Feed {
     /// A feed of this store; [`run`](Self::run) keeps it moving.
     pub fn new(store: Store) -> Self {
-        Self {
-            store,
-            tails: Arc::default(),
-        }
+        Self { store, tails: Arc::default() }
     }
 
     /// Keeps the feed moving until it is dropped: passes wake-ups on, in both directions, and polls.
@@ -78,12 +75,7 @@ impl Feed {
 
     /// Follows a log after a revision.
     pub fn subscribe(&self, namespace: &Namespace, after: i64) -> Subscription {
-        Subscription::new(
-            self.store.clone(),
-            namespace.clone(),
-            self.tail(namespace),
-            after,
-        )
+        Subscription::new(self.store.clone(), namespace.clone(), self.tail(namespace), after)
     }
 
     /// The tail of a log, with its tailer.
@@ -98,11 +90,7 @@ impl Feed {
             wake: Arc::default(),
         });
         tails.insert(namespace.clone(), Arc::downgrade(&tail));
-        tokio::spawn(follow(
-            self.store.clone(),
-            namespace.clone(),
-            Arc::downgrade(&tail),
-        ));
+        tokio::spawn(follow(self.store.clone(), namespace.clone(), Arc::downgrade(&tail)));
         tail
     }
 
@@ -110,16 +98,11 @@ impl Feed {
     fn in_use(&self) -> Vec<(Namespace, Arc<Tail>)> {
         let mut tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
         tails.retain(|_, tail| tail.strong_count() > 0);
-        tails
-            .iter()
-            .filter_map(|(name, tail)| Some((name.clone(), tail.upgrade()?)))
-            .collect()
+        tails.iter().filter_map(|(name, tail)| Some((name.clone(), tail.upgrade()?))).collect()
     }
 
     fn wake_all(&self) {
-        self.in_use()
-            .iter()
-            .for_each(|(_, tail)| tail.wake.notify_one());
+        self.in_use().iter().for_each(|(_, tail)| tail.wake.notify_one());
     }
 
     async fn receive_wake_ups(&self) {

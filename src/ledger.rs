@@ -93,22 +93,17 @@ impl Ledger {
             commits: Lane::default(),
             waiting: AtomicUsize::new(0),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Consumes a matching approval, or joins or creates the pending one.
     pub async fn require(&self, require: Require) -> Result<Gate, Error> {
         let namespace = require.namespace.clone();
-        match self
-            .submit(namespace, Task::Gate(Box::new(require)))
-            .await?
-        {
+        match self.submit(namespace, Task::Gate(Box::new(require))).await? {
             Answer::Gate(gate) => Ok(gate),
-            Answer::Approval(_) => Err(Error::internal(
-                "a call to the gate was answered as a command",
-            )),
+            Answer::Approval(_) => {
+                Err(Error::internal("a call to the gate was answered as a command"))
+            }
         }
     }
 
@@ -119,26 +114,16 @@ impl Ledger {
         id: Uuid,
         command: Command,
     ) -> Result<Approval, Error> {
-        match self
-            .submit(namespace.clone(), Task::On(id, command))
-            .await?
-        {
+        match self.submit(namespace.clone(), Task::On(id, command)).await? {
             Answer::Approval(approval) => Ok(approval),
-            Answer::Gate(_) => Err(Error::internal(
-                "a command was answered as a call to the gate",
-            )),
+            Answer::Gate(_) => Err(Error::internal("a command was answered as a call to the gate")),
         }
     }
 
     async fn submit(&self, namespace: Namespace, task: Task) -> Result<Answer, Error> {
         let _place = Place::take(&self.shared)?;
         let (reply, answer) = oneshot::channel();
-        let job = Job {
-            task,
-            met: Vec::new(),
-            rounds: 0,
-            reply,
-        };
+        let job = Job { task, met: Vec::new(), rounds: 0, reply };
         match &job.task {
             Task::Gate(_) => self.shared.look(namespace, vec![job]),
             Task::On(..) => self.shared.commit(namespace, vec![job]),
@@ -215,9 +200,7 @@ impl Shared {
             Ok(found) => found,
             Err(failure) => {
                 let error = Error::from(failure);
-                return jobs
-                    .into_iter()
-                    .for_each(|job| job.answer(Err(error.clone())));
+                return jobs.into_iter().for_each(|job| job.answer(Err(error.clone())));
             }
         };
         let mut to_commit = Vec::new();
@@ -226,11 +209,7 @@ impl Shared {
                 Some(gate) => job.answer(Ok(Answer::Gate(gate))),
                 None => {
                     let met = [circumstances.open, circumstances.key_holder];
-                    job.met = met
-                        .into_iter()
-                        .flatten()
-                        .map(|approval| approval.id())
-                        .collect();
+                    job.met = met.into_iter().flatten().map(|approval| approval.id()).collect();
                     to_commit.push(job);
                 }
             }
@@ -297,10 +276,7 @@ impl Job {
                 claims.push(Claim::Operation(require.operation.key()));
                 let principal = &require.operation.requested_by;
                 claims.extend(
-                    require
-                        .key
-                        .iter()
-                        .map(|key| Claim::Attempt(principal.clone(), key.clone())),
+                    require.key.iter().map(|key| Claim::Attempt(principal.clone(), key.clone())),
                 );
             }
             Task::On(id, _) => claims.push(Claim::Approval(*id)),

@@ -121,9 +121,7 @@ impl Principal {
 
     /// The name without its authenticator.
     pub fn subject(&self) -> &str {
-        self.0
-            .split_once(':')
-            .map_or(&self.0, |(_, subject)| subject)
+        self.0.split_once(':').map_or(&self.0, |(_, subject)| subject)
     }
 }
 
@@ -146,12 +144,7 @@ fn check_namespace(text: &str) -> Result<(), String> {
 
 fn check_action(text: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(c);
-    check_alphabet(
-        text,
-        ACTION_CHARACTERS,
-        "a-z, 0-9, '_', '.' and '-'",
-        allowed,
-    )
+    check_alphabet(text, ACTION_CHARACTERS, "a-z, 0-9, '_', '.' and '-'", allowed)
 }
 
 fn check_workspace_id(text: &str) -> Result<(), String> {
@@ -179,9 +172,7 @@ fn check_principal(text: &str) -> Result<(), String> {
 fn check_text(text: &str) -> Result<(), String> {
     let characters = text.chars().count();
     if characters > TEXT_CHARACTERS {
-        return Err(format!(
-            "has {characters} characters; at most {TEXT_CHARACTERS} are allowed"
-        ));
+        return Err(format!("has {characters} characters; at most {TEXT_CHARACTERS} are allowed"));
     }
     if text.contains('\0') {
         return Err("contains the character U+0000".to_owned());

@@ -143,13 +143,7 @@ impl Policy {
             "unlisted_actions": unlisted_actions,
         });
         let digest = sha256_hex(canonical(&everything)?).into();
-        Ok(Self {
-            actions,
-            defaults,
-            unlisted_actions,
-            bindings,
-            digest,
-        })
+        Ok(Self { actions, defaults, unlisted_actions, bindings, digest })
     }
 
     /// SHA-256 (hex) of the policy in canonical form: equal on all replicas that agree.

@@ -55,9 +55,7 @@ pub struct StoreConfig {
 impl std::fmt::Debug for StoreConfig {
     /// Leaves the URLs out: they can hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StoreConfig")
-            .field("pool_size", &self.pool_size)
-            .finish_non_exhaustive()
+        f.debug_struct("StoreConfig").field("pool_size", &self.pool_size).finish_non_exhaustive()
     }
 }
 
@@ -73,9 +71,7 @@ pub struct Store {
 impl Store {
     /// A pool for the database; connects when first asked for a connection.
     pub fn new(config: &StoreConfig) -> Result<Self, Error> {
-        let connector = Connector {
-            config: parse_url("database.url", &config.url)?,
-        };
+        let connector = Connector { config: parse_url("database.url", &config.url)? };
         let notify_url = match &config.notify_url {
             None => None,
             Some(url) => Some(parse_url("database.notify_url", url)?),
@@ -88,21 +84,13 @@ impl Store {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(Error::internal)?;
-        Ok(Self {
-            pool,
-            connector,
-            notify_url,
-            announcer: notify::Announcer::default(),
-        })
+        Ok(Self { pool, connector, notify_url, announcer: notify::Announcer::default() })
     }
 
     /// A connection of the pool's.
     async fn connection(&self) -> Result<Lease, Failure> {
         match self.pool.get().await {
-            Ok(connection) => Ok(Lease {
-                connection: Some(connection),
-                clean: false,
-            }),
+            Ok(connection) => Ok(Lease { connection: Some(connection), clean: false }),
             Err(PoolError::Backend(failure)) => Err(failure),
             Err(error) => Err(Failure::Unavailable(error.to_string())),
         }
@@ -116,9 +104,8 @@ impl Store {
 
 fn parse_url(key: &str, url: &str) -> Result<tokio_postgres::Config, Error> {
     // The parser's error does not repeat the URL, which may hold a password.
-    let mut config: tokio_postgres::Config = url
-        .parse()
-        .map_err(|e| Error::invalid(key, format!("is no database URL: {e}")))?;
+    let mut config: tokio_postgres::Config =
+        url.parse().map_err(|e| Error::invalid(key, format!("is no database URL: {e}")))?;
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_PATIENCE);
     }
@@ -198,11 +185,7 @@ impl managed::Manager for Connector {
     type Error = Failure;
 
     async fn create(&self) -> Result<Connection, Failure> {
-        let (client, mut driver) = self
-            .config
-            .connect(NoTls)
-            .await
-            .map_err(Failure::connecting)?;
+        let (client, mut driver) = self.config.connect(NoTls).await.map_err(Failure::connecting)?;
         let warnings = Arc::new(AtomicU64::new(0));
         let counter = warnings.clone();
         let task = tokio::spawn(async move {
@@ -226,10 +209,7 @@ impl managed::Manager for Connector {
                 }
             }
         });
-        let connection = Connection {
-            client: ClientWrapper::new(client, task),
-            warnings,
-        };
+        let connection = Connection { client: ClientWrapper::new(client, task), warnings };
         schema::check_server(&connection).await?;
         Ok(connection)
     }
@@ -258,8 +238,6 @@ pub async fn patiently<T, E: Into<Failure>>(
 ) -> Result<T, Failure> {
     match tokio::time::timeout(STATEMENT_PATIENCE, work).await {
         Ok(result) => result.map_err(Into::into),
-        Err(_) => Err(Failure::Unavailable(
-            "the database did not answer in time".to_owned(),
-        )),
+        Err(_) => Err(Failure::Unavailable("the database did not answer in time".to_owned())),
     }
 }

@@ -55,13 +55,10 @@ impl Tokens {
         let mut by_hash = HashMap::new();
         for entry in file.tokens {
             let subject = entry.subject.clone();
-            let (hash, identity, expires) = entry
-                .checked()
-                .map_err(|why| format!("the token of {subject:?}: {why}"))?;
+            let (hash, identity, expires) =
+                entry.checked().map_err(|why| format!("the token of {subject:?}: {why}"))?;
             if by_hash.insert(hash, (identity, expires)).is_some() {
-                return Err(format!(
-                    "the token of {subject:?}: its hash is listed twice"
-                ));
+                return Err(format!("the token of {subject:?}: its hash is listed twice"));
             }
         }
         Ok(Self { by_hash })
@@ -95,10 +92,7 @@ impl TokenEntry {
                 "expires must be a time with its offset, such as 2027-01-01T00:00:00Z".to_owned()
             })?),
         };
-        let groups = self
-            .groups
-            .iter()
-            .map(|group| Principal::new(AUTHENTICATOR, group));
+        let groups = self.groups.iter().map(|group| Principal::new(AUTHENTICATOR, group));
         let identity = Identity {
             principal: Principal::new(AUTHENTICATOR, &self.subject)?,
             groups: groups.collect::<Result<_, _>>()?,
@@ -119,9 +113,7 @@ pub fn entry(subject: &str, token: &str, groups: &[&str]) -> Result<String, Stri
     let subject = toml::Value::from(subject);
     let groups = toml::Value::from(groups.to_vec());
     let sha256 = sha256_hex(token);
-    Ok(format!(
-        "[[tokens]]\nsubject = {subject}\nsha256 = \"{sha256}\"\ngroups = {groups}\n"
-    ))
+    Ok(format!("[[tokens]]\nsubject = {subject}\nsha256 = \"{sha256}\"\ngroups = {groups}\n"))
 }
 
 #[cfg(test)]
@@ -137,17 +129,11 @@ mod tests {
         let token = new_token();
         let tokens =
             Tokens::parse(&entry("ci \"x\"", &token, &["a"]).expect("ok")).expect("parses");
-        let identity = tokens
-            .authenticate(&token, at("2026-01-01T00:00:00Z"))
-            .expect("known");
+        let identity = tokens.authenticate(&token, at("2026-01-01T00:00:00Z")).expect("known");
         assert_eq!(identity.principal.as_str(), "tokens:ci \"x\"");
         assert_eq!(identity.groups[0].as_str(), "tokens:a");
         let hash = sha256_hex(&token);
-        assert!(
-            tokens
-                .authenticate(&hash, at("2026-01-01T00:00:00Z"))
-                .is_err()
-        );
+        assert!(tokens.authenticate(&hash, at("2026-01-01T00:00:00Z")).is_err());
         assert!(tokens.authenticate("", at("2026-01-01T00:00:00Z")).is_err());
     }
 
@@ -158,16 +144,8 @@ mod tests {
             entry("ci", "secret", &[]).expect("well-formed")
         );
         let tokens = Tokens::parse(&text).expect("parses");
-        assert!(
-            tokens
-                .authenticate("secret", at("2026-05-31T23:59:59Z"))
-                .is_ok()
-        );
-        assert!(
-            tokens
-                .authenticate("secret", at("2026-06-01T00:00:00Z"))
-                .is_err()
-        );
+        assert!(tokens.authenticate("secret", at("2026-05-31T23:59:59Z")).is_ok());
+        assert!(tokens.authenticate("secret", at("2026-06-01T00:00:00Z")).is_err());
     }
 
     #[test]

@@ -29,6 +29,11 @@ const PERSON: &str = "alice";
 /// Who may decide. A group, so that another person can be added for what takes two.
 const APPROVERS: &str = "approvers";
 
+/// The operation that the lines to paste ask for.
+const ASK: &str =
+    r#"{"workspace_id":"w1","action":"delete_workspace","reason":"nobody has used it since May"}"#;
+const GATE: &str = "approvals.v1.ApprovalService/RequireApproval";
+
 /// Arguments of `dev`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -57,21 +62,14 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
     cluster.create_database("approvals").await?;
 
     let config = Config {
-        server: ServerConfig {
-            listen: arguments.listen,
-            ..ServerConfig::default()
-        },
+        server: ServerConfig { listen: arguments.listen, ..ServerConfig::default() },
         database: DatabaseConfig {
             url: cluster.url("approvals"),
             notify_url: String::new(),
             pool_size: 8,
             migrate_on_start: true,
         },
-        auth: AuthConfig {
-            tokens: TokensConfig {
-                file: tokens.file.clone(),
-            },
-        },
+        auth: AuthConfig { tokens: TokensConfig { file: tokens.file.clone() } },
         policy: PolicyConfig { file: Some(policy) },
     };
     let listener = TcpListener::bind(arguments.listen)
@@ -120,16 +118,9 @@ fn credentials(folder: &Path) -> Result<Credentials> {
     }
     let read = |path: &Path| -> Result<String> {
         let token = fs::read_to_string(path);
-        Ok(token
-            .with_context(|| format!("cannot read {}", path.display()))?
-            .trim()
-            .to_owned())
+        Ok(token.with_context(|| format!("cannot read {}", path.display()))?.trim().to_owned())
     };
-    Ok(Credentials {
-        backend: read(&backend)?,
-        person: read(&person)?,
-        file,
-    })
+    Ok(Credentials { backend: read(&backend)?, person: read(&person)?, file })
 }
 
 fn secret_file(folder: &Path, subject: &str) -> PathBuf {
@@ -162,33 +153,29 @@ fn policy(folder: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// What to do next, in lines to paste.
+/// What to do next, in lines to paste: those of the README.
 fn welcome(address: SocketAddr, folder: &Path, tokens: &Credentials) {
-    let Credentials {
-        backend, person, ..
-    } = tokens;
+    let Credentials { backend, person, .. } = tokens;
     println!(
-        "listening on {address}
+        r#"listening on {address}
 data in {folder}
 
-In another terminal, as the backend ({BACKEND}) and as the person who decides ({PERSON}):
+In another terminal, the credentials of the backend and of the person who decides:
 
-  BACKEND='authorization: Bearer {backend}'
-  PERSON='authorization: Bearer {person}'
+BACKEND='authorization: Bearer {backend}'
+PERSON='authorization: Bearer {person}'
 
-  # the backend asks, and is held: the answer has OUTCOME_PENDING and the approval's id
-  grpcurl -plaintext -H \"$BACKEND\" -d '{{\"workspace_id\":\"w1\",\"action\":\"delete_workspace\",\"reason\":\"unused\"}}' {address} approvals.v1.ApprovalService/RequireApproval
+The backend asks and is held, the person approves, the backend asks again and is let through, once:
 
-  # the person approves: put the id in
-  grpcurl -plaintext -H \"$PERSON\" -d '{{\"approval_id\":\"ID\",\"decision\":\"DECISION_APPROVE\"}}' {address} approvals.v1.ApprovalService/Decide
+ID=$(grpcurl -plaintext -H "$BACKEND" -d '{ASK}' {address} {GATE} | tee /dev/stderr | sed -n 's/^ *"id": "\(.*\)",$/\1/p')
+grpcurl -plaintext -H "$PERSON" -d "{{\"approval_id\":\"$ID\",\"decision\":\"DECISION_APPROVE\"}}" {address} approvals.v1.ApprovalService/Decide
+grpcurl -plaintext -H "$BACKEND" -d '{ASK}' {address} {GATE}
 
-  # the backend asks again, and is let through: OUTCOME_APPROVED. Once: a third call is held again
-  grpcurl -plaintext -H \"$BACKEND\" -d '{{\"workspace_id\":\"w1\",\"action\":\"delete_workspace\",\"reason\":\"unused\"}}' {address} approvals.v1.ApprovalService/RequireApproval
+What happens, as it happens:
 
-  # what happens, as it happens
-  grpcurl -plaintext -H \"$PERSON\" -d '{{\"start\":\"START_OLDEST\"}}' {address} approvals.v1.ApprovalService/WatchApprovals
+grpcurl -plaintext -H "$PERSON" -d '{{"start":"START_OLDEST"}}' {address} approvals.v1.ApprovalService/WatchApprovals
 
-Ctrl-C stops it; the data stays.",
+Ctrl-C stops it; the data stays."#,
         folder = folder.display(),
     );
 }

@@ -16,11 +16,7 @@ pub(super) async fn run(config: PathBuf, status: bool) -> Result<()> {
         }
     }
     for migration in store.migrations().await? {
-        let state = if migration.applied {
-            "applied"
-        } else {
-            "missing"
-        };
+        let state = if migration.applied { "applied" } else { "missing" };
         println!("{state:8} {}", migration.name);
     }
     Ok(())

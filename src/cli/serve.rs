@@ -31,9 +31,8 @@ pub(super) async fn run(config: PathBuf) -> Result<()> {
         () = &mut stop => return Ok(()),
     };
     let listen = config.server.listen;
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen on {listen}"))?;
+    let listener =
+        TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     println!("listening on {}", listener.local_addr()?);
     server.run(listener, stop).await?;
     Ok(())
@@ -50,13 +49,7 @@ pub(super) async fn prepare(config: &Config) -> Result<Server> {
     }
     let drain_grace = Duration::try_from(config.server.drain_grace)?;
     let reflection = config.server.reflection;
-    Ok(Server {
-        store,
-        policy,
-        tokens,
-        reflection,
-        drain_grace,
-    })
+    Ok(Server { store, policy, tokens, reflection, drain_grace })
 }
 
 /// The store that the configuration names.
@@ -117,10 +110,7 @@ fn policy(config: &Config) -> Result<Policy> {
         }
     };
     file::parse(&text).map_err(|faults| {
-        let faults: Vec<String> = faults
-            .iter()
-            .map(|fault| format!("{name}: {fault}"))
-            .collect();
+        let faults: Vec<String> = faults.iter().map(|fault| format!("{name}: {fault}")).collect();
         anyhow!("{}", faults.join("\n"))
     })
 }

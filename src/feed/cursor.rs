@@ -44,13 +44,8 @@ impl Cursor {
 
     /// Reads a cursor of this namespace; anything else is [`Error::CursorInvalid`].
     pub fn decode(text: &str, namespace: &Namespace) -> Result<Self, Error> {
-        let cursor = URL_SAFE_NO_PAD
-            .decode(text)
-            .ok()
-            .and_then(|bytes| parse(&bytes));
-        cursor
-            .filter(|cursor| cursor.namespace == *namespace)
-            .ok_or(Error::CursorInvalid)
+        let cursor = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| parse(&bytes));
+        cursor.filter(|cursor| cursor.namespace == *namespace).ok_or(Error::CursorInvalid)
     }
 
     /// Whether the log as it is now goes on from here.
@@ -69,11 +64,7 @@ impl Cursor {
         if self.revision < log.floor {
             return Err(Error::CursorExpired);
         }
-        let expected = if self.revision == log.floor {
-            Some(log.floor_tag)
-        } else {
-            tag_there
-        };
+        let expected = if self.revision == log.floor { Some(log.floor_tag) } else { tag_there };
         if expected != Some(self.tag) {
             return Err(Error::HistoryChanged);
         }
@@ -119,21 +110,12 @@ mod tests {
     }
 
     fn log() -> Log {
-        Log {
-            epoch: Uuid::from_u128(7),
-            floor: 4,
-            floor_tag: 44,
-            head: 12,
-            head_tag: 1,
-        }
+        Log { epoch: Uuid::from_u128(7), floor: 4, floor_tag: 44, head: 12, head_tag: 1 }
     }
 
     #[test]
     fn what_is_encoded_is_read_back() {
-        assert_eq!(
-            Cursor::decode(&cursor().encode(), &cursor().namespace),
-            Ok(cursor())
-        );
+        assert_eq!(Cursor::decode(&cursor().encode(), &cursor().namespace), Ok(cursor()));
     }
 
     #[test]
@@ -144,61 +126,30 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             let text = URL_SAFE_NO_PAD.encode(flipped);
-            assert_eq!(
-                Cursor::decode(&text, &cursor().namespace),
-                Err(Error::CursorInvalid)
-            );
+            assert_eq!(Cursor::decode(&text, &cursor().namespace), Err(Error::CursorInvalid));
         }
         for length in 0..text.len() {
             let cut = &text[..length];
-            assert_eq!(
-                Cursor::decode(cut, &cursor().namespace),
-                Err(Error::CursorInvalid)
-            );
+            assert_eq!(Cursor::decode(cut, &cursor().namespace), Err(Error::CursorInvalid));
         }
     }
 
     #[test]
     fn a_cursor_opens_nothing_in_another_namespace() {
         let other = Namespace::parse("globex").expect("well-formed");
-        assert_eq!(
-            Cursor::decode(&cursor().encode(), &other),
-            Err(Error::CursorInvalid)
-        );
+        assert_eq!(Cursor::decode(&cursor().encode(), &other), Err(Error::CursorInvalid));
     }
 
     #[test]
     fn a_place_that_is_gone_or_was_never_there_is_told_apart() {
-        let at = |revision, tag| Cursor {
-            revision,
-            tag,
-            ..cursor()
-        };
+        let at = |revision, tag| Cursor { revision, tag, ..cursor() };
         assert_eq!(at(10, -5).check_against(&log(), Some(-5)), Ok(()));
-        assert_eq!(
-            at(10, -5).check_against(&log(), Some(6)),
-            Err(Error::HistoryChanged)
-        );
-        assert_eq!(
-            at(13, -5).check_against(&log(), None),
-            Err(Error::HistoryChanged)
-        );
-        assert_eq!(
-            at(3, -5).check_against(&log(), None),
-            Err(Error::CursorExpired)
-        );
+        assert_eq!(at(10, -5).check_against(&log(), Some(6)), Err(Error::HistoryChanged));
+        assert_eq!(at(13, -5).check_against(&log(), None), Err(Error::HistoryChanged));
+        assert_eq!(at(3, -5).check_against(&log(), None), Err(Error::CursorExpired));
         assert_eq!(at(4, 44).check_against(&log(), None), Ok(()));
-        assert_eq!(
-            at(4, 45).check_against(&log(), None),
-            Err(Error::HistoryChanged)
-        );
-        let other = Cursor {
-            epoch: Uuid::from_u128(8),
-            ..cursor()
-        };
-        assert_eq!(
-            other.check_against(&log(), Some(-5)),
-            Err(Error::HistoryChanged)
-        );
+        assert_eq!(at(4, 45).check_against(&log(), None), Err(Error::HistoryChanged));
+        let other = Cursor { epoch: Uuid::from_u128(8), ..cursor() };
+        assert_eq!(other.check_against(&log(), Some(-5)), Err(Error::HistoryChanged));
     }
 }

@@ -30,15 +30,7 @@ impl Subscription {
     pub(super) fn new(store: Store, namespace: Namespace, tail: Arc<Tail>, after: i64) -> Self {
         // From here on the tail is heard; what came before is read from the table.
         let live = tail.events.subscribe();
-        Self {
-            store,
-            namespace,
-            tail,
-            live,
-            position: after,
-            page: VecDeque::new(),
-            behind: true,
-        }
+        Self { store, namespace, tail, live, position: after, page: VecDeque::new(), behind: true }
     }
 
     /// The next event. Nothing is lost when the future is dropped before it is ready.
@@ -68,10 +60,7 @@ impl Subscription {
     }
 
     async fn read_page(&mut self) -> Result<(), Error> {
-        let page = self
-            .store
-            .events_after(&self.namespace, self.position, PAGE)
-            .await?;
+        let page = self.store.events_after(&self.namespace, self.position, PAGE).await?;
         self.behind = !page.is_empty();
         self.page = page.into_iter().map(Arc::new).collect();
         Ok(())

@@ -48,12 +48,7 @@ impl approval_service_server::ApprovalService for ApprovalService {
     ) -> Result<Response<proto::RequireApprovalResponse>, Status> {
         let deadline = deadline::of(request.metadata());
         let caller = guard::caller(&request)?;
-        within(
-            deadline,
-            Error::OutcomeUnknown,
-            self.require(caller, request.into_inner()),
-        )
-        .await
+        within(deadline, Error::OutcomeUnknown, self.require(caller, request.into_inner())).await
     }
 
     async fn decide(
@@ -62,12 +57,7 @@ impl approval_service_server::ApprovalService for ApprovalService {
     ) -> Result<Response<proto::DecideResponse>, Status> {
         let deadline = deadline::of(request.metadata());
         let caller = guard::caller(&request)?;
-        within(
-            deadline,
-            Error::OutcomeUnknown,
-            self.decide(caller, request.into_inner()),
-        )
-        .await
+        within(deadline, Error::OutcomeUnknown, self.decide(caller, request.into_inner())).await
     }
 
     async fn watch_approvals(
@@ -90,12 +80,7 @@ impl approval_service_server::ApprovalService for ApprovalService {
     ) -> Result<Response<proto::GetApprovalResponse>, Status> {
         let deadline = deadline::of(request.metadata());
         let caller = guard::caller(&request)?;
-        within(
-            deadline,
-            Error::StoreUnavailable,
-            self.get(caller, request.into_inner()),
-        )
-        .await
+        within(deadline, Error::StoreUnavailable, self.get(caller, request.into_inner())).await
     }
 
     async fn list_approvals(
@@ -104,12 +89,7 @@ impl approval_service_server::ApprovalService for ApprovalService {
     ) -> Result<Response<proto::ListApprovalsResponse>, Status> {
         let deadline = deadline::of(request.metadata());
         let caller = guard::caller(&request)?;
-        within(
-            deadline,
-            Error::StoreUnavailable,
-            self.list(caller, request.into_inner()),
-        )
-        .await
+        within(deadline, Error::StoreUnavailable, self.list(caller, request.into_inner())).await
     }
 
     async fn withdraw_approval(
@@ -150,13 +130,8 @@ impl ApprovalService {
     ) -> Result<proto::RequireApprovalResponse, Error> {
         let asked = Asked::parse(request, &caller)?;
         let workspace = &asked.operation.workspace_id;
-        let scope = caller
-            .scope(&[Role::Requester], &asked.namespace)
-            .ok_or(Error::RoleMissing)?;
-        if !scope
-            .holds_for(&self.store, &asked.namespace, workspace)
-            .await?
-        {
+        let scope = caller.scope(&[Role::Requester], &asked.namespace).ok_or(Error::RoleMissing)?;
+        if !scope.holds_for(&self.store, &asked.namespace, workspace).await? {
             return Err(Error::RoleMissing);
         }
         let terms = match caller.policy.gating(&asked.operation.action)? {
@@ -168,22 +143,9 @@ impl ApprovalService {
                 });
             }
         };
-        let Asked {
-            namespace,
-            operation,
-            reason,
-            key,
-        } = asked;
-        let gate = self
-            .ledger
-            .require(Require {
-                namespace,
-                operation,
-                reason,
-                key,
-                terms,
-            })
-            .await?;
+        let Asked { namespace, operation, reason, key } = asked;
+        let gate =
+            self.ledger.require(Require { namespace, operation, reason, key, terms }).await?;
         convert::gate(&gate)
     }
 
@@ -210,16 +172,9 @@ impl ApprovalService {
         };
         self.approver_of(&caller, &namespace, id).await?;
         let approver = caller.principal;
-        let command = Command::Decide {
-            approver,
-            decision,
-            reason,
-            request_hash,
-        };
+        let command = Command::Decide { approver, decision, reason, request_hash };
         let decided = self.ledger.command(&namespace, id, command).await?;
-        Ok(proto::DecideResponse {
-            approval: Some(convert::approval(&decided)?),
-        })
+        Ok(proto::DecideResponse { approval: Some(convert::approval(&decided)?) })
     }
 
     async fn get(
@@ -234,9 +189,7 @@ impl ApprovalService {
             return Err(fields.into_error());
         };
         let approval = self.visible(&caller, &namespace, id).await?;
-        Ok(proto::GetApprovalResponse {
-            approval: Some(convert::approval(&approval)?),
-        })
+        Ok(proto::GetApprovalResponse { approval: Some(convert::approval(&approval)?) })
     }
 
     async fn list(
@@ -246,9 +199,8 @@ impl ApprovalService {
     ) -> Result<proto::ListApprovalsResponse, Error> {
         let mut fields = Fields::default();
         let namespace = fields.namespace(&request.namespace);
-        let workspaces = fields.names("workspace_ids", &request.workspace_ids, |id| {
-            WorkspaceId::parse(id)
-        });
+        let workspaces =
+            fields.names("workspace_ids", &request.workspace_ids, |id| WorkspaceId::parse(id));
         let states = fields.states(&request.states);
         let actions = fields.names("actions", &request.actions, |name| Action::parse(name));
         let size = fields.page_size(request.page_size);
@@ -257,31 +209,17 @@ impl ApprovalService {
         else {
             return Err(fields.into_error());
         };
-        let scope = caller
-            .scope(READERS, &namespace)
-            .ok_or(Error::RoleMissing)?;
-        let list = (
-            &namespace,
-            &workspaces,
-            request.include_descendants,
-            &states,
-            &actions,
-        );
+        let scope = caller.scope(READERS, &namespace).ok_or(Error::RoleMissing)?;
+        let list = (&namespace, &workspaces, request.include_descendants, &states, &actions);
         let before = page::read(&list, &request.page_token)?;
         let before = before.as_deref().map(uuid::Uuid::from_slice).transpose();
         let before = before.map_err(|_| Error::invalid("page_token", "is not one of this list"))?;
 
         let descend = request.include_descendants;
         let among = select(&self.store, &namespace, &scope, &workspaces, descend).await?;
-        let filter = Filter {
-            workspaces: among,
-            states: states.clone(),
-            actions: actions.clone(),
-        };
-        let (mut approvals, log) = self
-            .store
-            .approvals(&namespace, &filter, before, size + 1)
-            .await?;
+        let filter = Filter { workspaces: among, states: states.clone(), actions: actions.clone() };
+        let (mut approvals, log) =
+            self.store.approvals(&namespace, &filter, before, size + 1).await?;
         let more = approvals.len() as i64 > size;
         approvals.truncate(usize::try_from(size).unwrap_or(usize::MAX));
         let next_page_token = match approvals.last() {
@@ -298,15 +236,8 @@ impl ApprovalService {
             .encode(),
             Some(_) => String::new(),
         };
-        let approvals = approvals
-            .iter()
-            .map(convert::approval)
-            .collect::<Result<_, _>>()?;
-        Ok(proto::ListApprovalsResponse {
-            approvals,
-            next_page_token,
-            watch_cursor,
-        })
+        let approvals = approvals.iter().map(convert::approval).collect::<Result<_, _>>()?;
+        Ok(proto::ListApprovalsResponse { approvals, next_page_token, watch_cursor })
     }
 
     /// An approval that the caller may see; one that it may not see is not there.
@@ -316,11 +247,7 @@ impl ApprovalService {
         namespace: &Namespace,
         id: uuid::Uuid,
     ) -> Result<Approval, Error> {
-        let approval = self
-            .store
-            .approval(namespace, id)
-            .await?
-            .ok_or(Error::ApprovalNotFound)?;
+        let approval = self.store.approval(namespace, id).await?.ok_or(Error::ApprovalNotFound)?;
         let operation = &approval.request.operation;
         let requester = caller.scope(&[Role::Requester], namespace).is_some();
         if requester && operation.requested_by == caller.principal {
@@ -329,10 +256,7 @@ impl ApprovalService {
         let Some(scope) = caller.scope(READERS, namespace) else {
             return Err(Error::ApprovalNotFound);
         };
-        if scope
-            .holds_for(&self.store, namespace, &operation.workspace_id)
-            .await?
-        {
+        if scope.holds_for(&self.store, namespace, &operation.workspace_id).await? {
             return Ok(approval);
         }
         Err(Error::ApprovalNotFound)
@@ -347,13 +271,9 @@ impl ApprovalService {
     ) -> Result<(), Error> {
         let approval = self.visible(caller, namespace, id).await?;
         let operation = &approval.request.operation;
-        let scope = caller
-            .approver_scope(namespace, &operation.action)
-            .ok_or(Error::NotAnApprover)?;
-        if scope
-            .holds_for(&self.store, namespace, &operation.workspace_id)
-            .await?
-        {
+        let scope =
+            caller.approver_scope(namespace, &operation.action).ok_or(Error::NotAnApprover)?;
+        if scope.holds_for(&self.store, namespace, &operation.workspace_id).await? {
             return Ok(());
         }
         Err(Error::NotAnApprover)
@@ -380,9 +300,8 @@ impl Asked {
             IdempotencyKey::parse(key)
         });
         let wait = fields.wait(request.wait);
-        let on_behalf_of = fields.optional("on_behalf_of", &request.on_behalf_of, |name| {
-            OnBehalfOf::parse(name)
-        });
+        let on_behalf_of =
+            fields.optional("on_behalf_of", &request.on_behalf_of, |name| OnBehalfOf::parse(name));
         let (
             Some(namespace),
             Some(workspace_id),
@@ -392,27 +311,13 @@ impl Asked {
             Some(key),
             Some(_),
             Some(on_behalf_of),
-        ) = (
-            namespace,
-            workspace_id,
-            action,
-            reason,
-            context,
-            key,
-            wait,
-            on_behalf_of,
-        )
+        ) = (namespace, workspace_id, action, reason, context, key, wait, on_behalf_of)
         else {
             return Err(fields.into_error());
         };
         let principal = caller.principal.clone();
         let operation = Operation::new(workspace_id, action, context, principal, on_behalf_of);
-        Ok(Self {
-            namespace,
-            operation,
-            reason,
-            key,
-        })
+        Ok(Self { namespace, operation, reason, key })
     }
 }
 

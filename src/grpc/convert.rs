@@ -28,26 +28,15 @@ pub fn approval(approval: &Approval) -> Result<proto::Approval, Error> {
         request_hash: operation.request_hash.to_string(),
         state: state(standing.state).into(),
         requested_by: operation.requested_by.to_string(),
-        on_behalf_of: operation
-            .on_behalf_of
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        on_behalf_of: operation.on_behalf_of.as_ref().map(ToString::to_string).unwrap_or_default(),
         approvals_required: request.approvals_required.cast_signed(),
         verdicts: standing.verdicts.iter().map(verdict).collect(),
         create_time: Some(timestamp(request.create_time)),
         expire_time: Some(timestamp(standing.expire_time)),
         decide_time: standing.decide_time.map(timestamp),
         consume_time: standing.consumption.as_ref().map(|c| timestamp(c.time)),
-        consumed_by: standing
-            .consumption
-            .as_ref()
-            .map(|c| c.by.to_string())
-            .unwrap_or_default(),
-        result: standing
-            .result
-            .map_or(proto::Result::Unspecified, result)
-            .into(),
+        consumed_by: standing.consumption.as_ref().map(|c| c.by.to_string()).unwrap_or_default(),
+        result: standing.result.map_or(proto::Result::Unspecified, result).into(),
         policy_digest: request.policy_digest.to_string(),
         recent_denials: request.recent_denials.cast_signed(),
         version: standing.version.cast_signed(),
@@ -61,15 +50,9 @@ pub fn gate(gate: &Gate) -> Result<proto::RequireApprovalResponse, Error> {
             (proto::Outcome::Approved, approval, None, *replayed)
         }
         Gate::Pending(approval) => (proto::Outcome::Pending, approval, None, false),
-        Gate::Denied {
-            approval,
-            retry_after,
-        } => (
-            proto::Outcome::Denied,
-            approval,
-            Some(duration(*retry_after)),
-            false,
-        ),
+        Gate::Denied { approval, retry_after } => {
+            (proto::Outcome::Denied, approval, Some(duration(*retry_after)), false)
+        }
     };
     Ok(proto::RequireApprovalResponse {
         outcome: outcome.into(),
@@ -86,11 +69,7 @@ pub fn event(revision: i64, event: &Event) -> Result<proto::ApprovalEvent, Error
         r#type: event_type(event.kind).into(),
         workspace_id: event.workspace_id.to_string(),
         approval: Some(approval(&event.approval)?),
-        actor: event
-            .actor
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        actor: event.actor.as_ref().map(ToString::to_string).unwrap_or_default(),
         time: Some(timestamp(event.time)),
     })
 }
@@ -104,11 +83,7 @@ pub fn policy(policy: &Policy) -> proto::GetPolicyResponse {
     };
     proto::GetPolicyResponse {
         digest: policy.digest().to_owned(),
-        actions: policy
-            .actions()
-            .iter()
-            .map(|(name, rule)| action(name.as_str(), rule))
-            .collect(),
+        actions: policy.actions().iter().map(|(name, rule)| action(name.as_str(), rule)).collect(),
         unlisted_actions: unlisted_actions.into(),
     }
 }
@@ -118,11 +93,7 @@ pub fn workspace(workspace: &Workspace) -> proto::Workspace {
     proto::Workspace {
         namespace: workspace.namespace.to_string(),
         id: workspace.id.to_string(),
-        parent_id: workspace
-            .parent_id
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        parent_id: workspace.parent_id.as_ref().map(ToString::to_string).unwrap_or_default(),
         display_name: workspace.display_name.clone(),
     }
 }
@@ -190,17 +161,11 @@ fn action(name: &str, rule: &Rule) -> proto::ActionPolicy {
 }
 
 fn timestamp(time: Timestamp) -> ProtoTimestamp {
-    ProtoTimestamp {
-        seconds: time.as_second(),
-        nanos: time.subsec_nanosecond(),
-    }
+    ProtoTimestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
 }
 
 fn duration(duration: SignedDuration) -> ProtoDuration {
-    ProtoDuration {
-        seconds: duration.as_secs(),
-        nanos: duration.subsec_nanos(),
-    }
+    ProtoDuration { seconds: duration.as_secs(), nanos: duration.subsec_nanos() }
 }
 
 fn context(context: &Context) -> Result<Struct, Error> {
@@ -223,10 +188,7 @@ fn value(json: serde_json::Value) -> Value {
             values: items.into_iter().map(value).collect(),
         }),
         serde_json::Value::Object(members) => Kind::StructValue(Struct {
-            fields: members
-                .into_iter()
-                .map(|(name, member)| (name, value(member)))
-                .collect(),
+            fields: members.into_iter().map(|(name, member)| (name, value(member))).collect(),
         }),
     };
     Value { kind: Some(kind) }

@@ -58,10 +58,7 @@ mod tests {
     fn the_header_is_read_as_the_specification_has_it() {
         assert_eq!(read("2S"), Some(Duration::from_secs(2)));
         assert_eq!(read("1500m"), Some(Duration::from_millis(1500)));
-        assert_eq!(
-            read("99999999H"),
-            Some(Duration::from_secs(99_999_999 * 3600))
-        );
+        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
         assert_eq!(read("999999999S"), None);
         assert_eq!(read("S"), None);
         assert_eq!(read("1x"), None);

@@ -24,9 +24,7 @@ pub struct Fields {
 impl Fields {
     /// The value, or a violation on record.
     pub fn check<T>(&mut self, field: &str, parsed: Result<T, String>) -> Option<T> {
-        parsed
-            .map_err(|description| self.refuse(field, description))
-            .ok()
+        parsed.map_err(|description| self.refuse(field, description)).ok()
     }
 
     /// As `check`, where an empty text means that the field is unset.
@@ -44,10 +42,8 @@ impl Fields {
 
     /// Puts a violation on record.
     pub fn refuse(&mut self, field: &str, description: impl Into<String>) {
-        self.violations.push(Violation {
-            field: field.to_owned(),
-            description: description.into(),
-        });
+        self.violations
+            .push(Violation { field: field.to_owned(), description: description.into() });
     }
 
     /// All that is wrong.
@@ -63,10 +59,7 @@ impl Fields {
 
     /// The id of an approval.
     pub fn approval_id(&mut self, text: &str) -> Option<Uuid> {
-        self.check(
-            "approval_id",
-            Uuid::try_parse(text).map_err(|_| "must be a UUID".to_owned()),
-        )
+        self.check("approval_id", Uuid::try_parse(text).map_err(|_| "must be a UUID".to_owned()))
     }
 
     /// A text that must not be blank.
@@ -185,10 +178,7 @@ fn json(value: Value, path: &str) -> Result<serde_json::Value, String> {
         Some(Kind::NumberValue(number)) => match Number::from_f64(number) {
             Some(number) => serde_json::Value::Number(number),
             None => {
-                return Err(format!(
-                    "holds at {:?} a number that is not finite",
-                    cut(path)
-                ));
+                return Err(format!("holds at {:?} a number that is not finite", cut(path)));
             }
         },
         Some(Kind::StructValue(object)) => serde_json::Value::Object(members(object, path)?),

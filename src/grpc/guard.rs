@@ -38,30 +38,19 @@ pub struct Guard {
 impl Guard {
     /// Puts a service behind the guard.
     pub fn protect<S>(&self, service: S) -> Guarded<S> {
-        Guarded {
-            guard: self.clone(),
-            service,
-        }
+        Guarded { guard: self.clone(), service }
     }
 
     fn admit(&self, request: &http::Request<Body>) -> Result<Caller, Error> {
         let Identity { principal, groups } = self.authenticate(request.headers())?;
-        let caller = Caller {
-            principal,
-            groups,
-            policy: self.policy.clone(),
-        };
+        let caller = Caller { principal, groups, policy: self.policy.clone() };
         let roles = roles_for(request.uri().path());
         if caller.holds_any(roles) {
             return Ok(caller);
         }
         tracing::info!(principal = %caller.principal, call = request.uri().path(), "no role for the call");
         // The contract has a name of its own for a decision by somebody who may decide nothing.
-        Err(if roles == [Role::Approver] {
-            Error::NotAnApprover
-        } else {
-            Error::RoleMissing
-        })
+        Err(if roles == [Role::Approver] { Error::NotAnApprover } else { Error::RoleMissing })
     }
 
     fn authenticate(&self, headers: &http::HeaderMap) -> Result<Identity, Error> {
@@ -71,9 +60,9 @@ impl Guard {
         };
         let credential = credential.to_str().map_err(|_| Error::Unauthenticated)?;
         match credential.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => self
-                .tokens
-                .authenticate(token.trim_start(), Timestamp::now()),
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                self.tokens.authenticate(token.trim_start(), Timestamp::now())
+            }
             _ => Err(Error::Unauthenticated),
         }
     }
@@ -115,9 +104,5 @@ impl<S: NamedService> NamedService for Guarded<S> {
 
 /// The caller that the guard has let in. A call that has not come by it has none.
 pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Error> {
-    request
-        .extensions()
-        .get::<Caller>()
-        .cloned()
-        .ok_or(Error::Unauthenticated)
+    request.extensions().get::<Caller>().cloned().ok_or(Error::Unauthenticated)
 }

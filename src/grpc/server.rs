@@ -63,13 +63,8 @@ impl Server {
             feed: feed.clone(),
             draining: draining.clone(),
         };
-        let workspaces = WorkspaceService {
-            store: self.store.clone(),
-        };
-        let guard = Guard {
-            tokens: self.tokens,
-            policy: self.policy,
-        };
+        let workspaces = WorkspaceService { store: self.store.clone() };
+        let guard = Guard { tokens: self.tokens, policy: self.policy };
         let approvals =
             ApprovalServiceServer::new(approvals).max_decoding_message_size(REQUEST_BYTES);
         let workspaces =
@@ -77,12 +72,8 @@ impl Server {
 
         let (health, health_service) = health_reporter();
         health.set_service_status("", ServingStatus::Serving).await;
-        health
-            .set_serving::<ApprovalServiceServer<ApprovalService>>()
-            .await;
-        health
-            .set_serving::<WorkspaceServiceServer<WorkspaceService>>()
-            .await;
+        health.set_serving::<ApprovalServiceServer<ApprovalService>>().await;
+        health.set_serving::<WorkspaceServiceServer<WorkspaceService>>().await;
 
         let router = Transport::builder()
             .add_service(health_service)
@@ -118,15 +109,9 @@ async fn drive(
         () = shutdown => {}
     }
     tracing::info!("draining");
-    health
-        .set_service_status("", ServingStatus::NotServing)
-        .await;
-    health
-        .set_not_serving::<ApprovalServiceServer<ApprovalService>>()
-        .await;
-    health
-        .set_not_serving::<WorkspaceServiceServer<WorkspaceService>>()
-        .await;
+    health.set_service_status("", ServingStatus::NotServing).await;
+    health.set_not_serving::<ApprovalServiceServer<ApprovalService>>().await;
+    health.set_not_serving::<WorkspaceServiceServer<WorkspaceService>>().await;
     draining.cancel();
     match tokio::time::timeout(grace, serving).await {
         Ok(ended) => {
@@ -149,16 +134,12 @@ mod reflection {
 
     #[allow(clippy::expect_used)]
     pub(super) fn v1() -> v1::ServerReflectionServer<impl v1::ServerReflection> {
-        builder()
-            .build_v1()
-            .expect("the descriptors are those that the build compiled")
+        builder().build_v1().expect("the descriptors are those that the build compiled")
     }
 
     #[allow(clippy::expect_used)]
     pub(super) fn v1alpha() -> v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection> {
-        builder()
-            .build_v1alpha()
-            .expect("the descriptors are those that the build compiled")
+        builder().build_v1alpha().expect("the descriptors are those that the build compiled")
     }
 
     fn builder() -> Builder<'static> {

@@ -25,15 +25,9 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let shape = shape(&error);
         let mut details = ErrorDetails::new();
-        let metadata: HashMap<String, String> = shape
-            .metadata
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value))
-            .collect();
-        let reason = shape
-            .reason
-            .as_str_name()
-            .trim_start_matches("ERROR_REASON_");
+        let metadata: HashMap<String, String> =
+            shape.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let reason = shape.reason.as_str_name().trim_start_matches("ERROR_REASON_");
         details.set_error_info(reason, DOMAIN, metadata);
         if let Some(delay) = shape.retry_after {
             details.set_retry_info(Some(delay));
@@ -49,20 +43,12 @@ impl From<Error> for Status {
 
 fn shape(error: &Error) -> Shape {
     use ErrorReason as Reason;
-    let plain = |code, reason| Shape {
-        code,
-        reason,
-        metadata: None,
-        retry_after: None,
-    };
+    let plain = |code, reason| Shape { code, reason, metadata: None, retry_after: None };
     let with = |code, reason, key, value: String| Shape {
         metadata: Some((key, value)),
         ..plain(code, reason)
     };
-    let passing = |code, reason| Shape {
-        retry_after: Some(RETRY_AFTER),
-        ..plain(code, reason)
-    };
+    let passing = |code, reason| Shape { retry_after: Some(RETRY_AFTER), ..plain(code, reason) };
     match error {
         Error::Invalid(_) => plain(Code::InvalidArgument, Reason::FieldInvalid),
         Error::Unauthenticated => plain(Code::Unauthenticated, Reason::Unauthenticated),
@@ -70,24 +56,15 @@ fn shape(error: &Error) -> Shape {
         Error::NotAnApprover => plain(Code::PermissionDenied, Reason::NotAnApprover),
         Error::SelfApproval => plain(Code::PermissionDenied, Reason::SelfApproval),
         Error::ApprovalNotFound => plain(Code::NotFound, Reason::ApprovalNotFound),
-        Error::NotPending(state) => with(
-            Code::FailedPrecondition,
-            Reason::NotPending,
-            "state",
-            state.as_str().to_owned(),
-        ),
-        Error::NotApproved(state) => with(
-            Code::FailedPrecondition,
-            Reason::NotApproved,
-            "state",
-            state.as_str().to_owned(),
-        ),
-        Error::NotConsumed(state) => with(
-            Code::FailedPrecondition,
-            Reason::NotConsumed,
-            "state",
-            state.as_str().to_owned(),
-        ),
+        Error::NotPending(state) => {
+            with(Code::FailedPrecondition, Reason::NotPending, "state", state.as_str().to_owned())
+        }
+        Error::NotApproved(state) => {
+            with(Code::FailedPrecondition, Reason::NotApproved, "state", state.as_str().to_owned())
+        }
+        Error::NotConsumed(state) => {
+            with(Code::FailedPrecondition, Reason::NotConsumed, "state", state.as_str().to_owned())
+        }
         Error::ResultRecorded(result) => with(
             Code::FailedPrecondition,
             Reason::ResultRecorded,
@@ -97,12 +74,9 @@ fn shape(error: &Error) -> Shape {
         Error::HashMismatch => plain(Code::Aborted, Reason::HashMismatch),
         Error::IdempotencyKeyReused => plain(Code::Aborted, Reason::IdempotencyKeyReused),
         Error::IdempotencyKeySpent => plain(Code::Aborted, Reason::IdempotencyKeySpent),
-        Error::TooManyPending { limit } => with(
-            Code::ResourceExhausted,
-            Reason::TooManyPending,
-            "limit",
-            limit.to_string(),
-        ),
+        Error::TooManyPending { limit } => {
+            with(Code::ResourceExhausted, Reason::TooManyPending, "limit", limit.to_string())
+        }
         Error::ActionUnknown => plain(Code::FailedPrecondition, Reason::ActionUnknown),
         Error::CursorInvalid => plain(Code::InvalidArgument, Reason::CursorInvalid),
         Error::CursorExpired => plain(Code::OutOfRange, Reason::CursorExpired),

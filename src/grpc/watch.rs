@@ -37,10 +37,7 @@ impl Filter {
         let addressed = if self.workspaces.is_empty() {
             true
         } else if self.include_descendants {
-            logged
-                .path
-                .iter()
-                .any(|workspace| self.workspaces.contains(workspace))
+            logged.path.iter().any(|workspace| self.workspaces.contains(workspace))
         } else {
             self.workspaces.contains(&logged.event.workspace_id)
         };
@@ -79,9 +76,8 @@ pub(super) async fn start(
 ) -> Result<Watch, Error> {
     let mut fields = Fields::default();
     let namespace = fields.namespace(&request.namespace);
-    let workspaces = fields.names("workspace_ids", &request.workspace_ids, |id| {
-        WorkspaceId::parse(id)
-    });
+    let workspaces =
+        fields.names("workspace_ids", &request.workspace_ids, |id| WorkspaceId::parse(id));
     let types = event_types(&mut fields, &request.event_types);
     let from = Start::try_from(request.start);
     if from.is_err() {
@@ -96,16 +92,9 @@ pub(super) async fn start(
     else {
         return Err(fields.into_error());
     };
-    let scope = caller
-        .scope(READERS, &namespace)
-        .ok_or(Error::RoleMissing)?;
+    let scope = caller.scope(READERS, &namespace).ok_or(Error::RoleMissing)?;
     let include_descendants = request.include_descendants;
-    let filter = Filter {
-        scope,
-        workspaces,
-        include_descendants,
-        types,
-    };
+    let filter = Filter { scope, workspaces, include_descendants, types };
     if !request.after_cursor.is_empty() {
         let cursor = Cursor::decode(&request.after_cursor, &namespace)?;
         cursor.check(store).await?;
@@ -125,25 +114,15 @@ pub(super) async fn start(
         Start::Pending => {
             let visible = select(store, &namespace, &filter.scope, &[], false).await?;
             let all = Scope::All;
-            let addressed = select(
-                store,
-                &namespace,
-                &all,
-                &filter.workspaces,
-                include_descendants,
-            )
-            .await?;
-            let (pending, log) = store
-                .pending(&namespace, visible.as_deref(), addressed.as_deref())
-                .await?;
+            let addressed =
+                select(store, &namespace, &all, &filter.workspaces, include_descendants).await?;
+            let (pending, log) =
+                store.pending(&namespace, visible.as_deref(), addressed.as_deref()).await?;
             let mut first = VecDeque::with_capacity(pending.len());
             for approval in &pending {
                 let message = Message::PendingApproval(convert::approval(approval)?);
                 let cursor = String::new();
-                first.push_back(WatchApprovalsResponse {
-                    message: Some(message),
-                    cursor,
-                });
+                first.push_back(WatchApprovalsResponse { message: Some(message), cursor });
             }
             let head = place(&namespace, &log, log.head, log.head_tag);
             Ok(Watch::at(feed, filter, head, first, true))
@@ -152,21 +131,14 @@ pub(super) async fn start(
 }
 
 fn place(namespace: &Namespace, log: &Log, revision: i64, tag: i64) -> Cursor {
-    Cursor {
-        namespace: namespace.clone(),
-        epoch: log.epoch,
-        revision,
-        tag,
-    }
+    Cursor { namespace: namespace.clone(), epoch: log.epoch, revision, tag }
 }
 
 fn event_types(fields: &mut Fields, types: &[i32]) -> Option<Vec<EventType>> {
-    let parsed = types
-        .iter()
-        .map(|number| match EventType::try_from(*number) {
-            Ok(EventType::Unspecified) | Err(_) => Err(format!("holds {number}, which is no type")),
-            Ok(known) => Ok(known),
-        });
+    let parsed = types.iter().map(|number| match EventType::try_from(*number) {
+        Ok(EventType::Unspecified) | Err(_) => Err(format!("holds {number}, which is no type")),
+        Ok(known) => Ok(known),
+    });
     fields.check("event_types", parsed.collect())
 }
 
@@ -248,29 +220,13 @@ impl Watch {
     /// Says where the stream stands. It is made of what has been sent, so it cannot run ahead of an event.
     fn bookmark(&self, pending_complete: bool) -> WatchApprovalsResponse {
         let revision = self.revision;
-        self.message(Message::Bookmark(proto::Bookmark {
-            revision,
-            pending_complete,
-        }))
+        self.message(Message::Bookmark(proto::Bookmark { revision, pending_complete }))
     }
 
     fn message(&self, message: Message) -> WatchApprovalsResponse {
-        let Self {
-            namespace,
-            epoch,
-            revision,
-            tag,
-            ..
-        } = self;
-        let cursor = Cursor {
-            namespace: namespace.clone(),
-            epoch: *epoch,
-            revision: *revision,
-            tag: *tag,
-        };
-        WatchApprovalsResponse {
-            message: Some(message),
-            cursor: cursor.encode(),
-        }
+        let Self { namespace, epoch, revision, tag, .. } = self;
+        let cursor =
+            Cursor { namespace: namespace.clone(), epoch: *epoch, revision: *revision, tag: *tag };
+        WatchApprovalsResponse { message: Some(message), cursor: cursor.encode() }
     }
 }

@@ -36,12 +36,7 @@ impl workspace_service_server::WorkspaceService for WorkspaceService {
     ) -> Result<Response<proto::PutWorkspaceResponse>, Status> {
         let deadline = deadline::of(request.metadata());
         let caller = guard::caller(&request)?;
-        within(
-            deadline,
-            Error::OutcomeUnknown,
-            self.put(caller, request.into_inner()),
-        )
-        .await
+        within(deadline, Error::OutcomeUnknown, self.put(caller, request.into_inner())).await
     }
 
     async fn list_workspaces(
@@ -50,12 +45,7 @@ impl workspace_service_server::WorkspaceService for WorkspaceService {
     ) -> Result<Response<proto::ListWorkspacesResponse>, Status> {
         let deadline = deadline::of(request.metadata());
         let caller = guard::caller(&request)?;
-        within(
-            deadline,
-            Error::StoreUnavailable,
-            self.list(caller, request.into_inner()),
-        )
-        .await
+        within(deadline, Error::StoreUnavailable, self.list(caller, request.into_inner())).await
     }
 
     async fn delete_workspace(
@@ -64,12 +54,7 @@ impl workspace_service_server::WorkspaceService for WorkspaceService {
     ) -> Result<Response<proto::DeleteWorkspaceResponse>, Status> {
         let deadline = deadline::of(request.metadata());
         let caller = guard::caller(&request)?;
-        within(
-            deadline,
-            Error::OutcomeUnknown,
-            self.delete(caller, request.into_inner()),
-        )
-        .await
+        within(deadline, Error::OutcomeUnknown, self.delete(caller, request.into_inner())).await
     }
 }
 
@@ -80,16 +65,13 @@ impl WorkspaceService {
         request: proto::PutWorkspaceRequest,
     ) -> Result<proto::PutWorkspaceResponse, Error> {
         let workspace = parse(request.workspace)?;
-        self.admin(&caller, &workspace.namespace, &workspace.id)
-            .await?;
+        self.admin(&caller, &workspace.namespace, &workspace.id).await?;
         if let Some(parent) = &workspace.parent_id {
             // Who may hang a workspace below another gives its approvers a say in it.
             self.admin(&caller, &workspace.namespace, parent).await?;
         }
         self.store.put_workspace(&workspace).await?;
-        Ok(proto::PutWorkspaceResponse {
-            workspace: Some(convert::workspace(&workspace)),
-        })
+        Ok(proto::PutWorkspaceResponse { workspace: Some(convert::workspace(&workspace)) })
     }
 
     async fn list(
@@ -103,18 +85,14 @@ impl WorkspaceService {
         let (Some(namespace), Some(size)) = (namespace, size) else {
             return Err(fields.into_error());
         };
-        let scope = caller
-            .scope(READERS, &namespace)
-            .ok_or(Error::RoleMissing)?;
+        let scope = caller.scope(READERS, &namespace).ok_or(Error::RoleMissing)?;
         let list = ("workspaces", &namespace);
         let after = page::read(&list, &request.page_token)?.unwrap_or_default();
         let after = String::from_utf8(after)
             .map_err(|_| Error::invalid("page_token", "is not one of this list"))?;
         let among = select(&self.store, &namespace, &scope, &[], false).await?;
-        let mut workspaces = self
-            .store
-            .workspaces(&namespace, &after, among.as_deref(), size + 1)
-            .await?;
+        let mut workspaces =
+            self.store.workspaces(&namespace, &after, among.as_deref(), size + 1).await?;
         let more = workspaces.len() as i64 > size;
         workspaces.truncate(usize::try_from(size).unwrap_or(usize::MAX));
         let next_page_token = match workspaces.last() {
@@ -122,10 +100,7 @@ impl WorkspaceService {
             Some(_) | None => String::new(),
         };
         let workspaces = workspaces.iter().map(convert::workspace).collect();
-        Ok(proto::ListWorkspacesResponse {
-            workspaces,
-            next_page_token,
-        })
+        Ok(proto::ListWorkspacesResponse { workspaces, next_page_token })
     }
 
     async fn delete(
@@ -150,9 +125,7 @@ impl WorkspaceService {
         namespace: &Namespace,
         workspace: &WorkspaceId,
     ) -> Result<(), Error> {
-        let scope = caller
-            .scope(&[Role::Admin], namespace)
-            .ok_or(Error::RoleMissing)?;
+        let scope = caller.scope(&[Role::Admin], namespace).ok_or(Error::RoleMissing)?;
         if scope.holds_for(&self.store, namespace, workspace).await? {
             return Ok(());
         }
@@ -166,14 +139,11 @@ fn parse(workspace: Option<proto::Workspace>) -> Result<Workspace, Error> {
         return Err(Error::invalid("workspace", "is required"));
     };
     let namespace = fields
-        .optional("workspace.namespace", &workspace.namespace, |text| {
-            Namespace::parse(text)
-        })
+        .optional("workspace.namespace", &workspace.namespace, |text| Namespace::parse(text))
         .map(|name| name.unwrap_or_else(Namespace::default_namespace));
     let id = fields.check("workspace.id", WorkspaceId::parse(&workspace.id));
-    let parent_id = fields.optional("workspace.parent_id", &workspace.parent_id, |id| {
-        WorkspaceId::parse(id)
-    });
+    let parent_id =
+        fields.optional("workspace.parent_id", &workspace.parent_id, |id| WorkspaceId::parse(id));
     let name = workspace.display_name;
     let fits = name.chars().count() <= DISPLAY_NAME && !name.chars().any(char::is_control);
     let why = format!("must be at most {DISPLAY_NAME} characters, none of them control characters");
@@ -183,10 +153,5 @@ fn parse(workspace: Option<proto::Workspace>) -> Result<Workspace, Error> {
     else {
         return Err(fields.into_error());
     };
-    Ok(Workspace {
-        namespace,
-        id,
-        parent_id,
-        display_name,
-    })
+    Ok(Workspace { namespace, id, parent_id, display_name })
 }

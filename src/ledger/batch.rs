@@ -56,8 +56,7 @@ pub(super) async fn run(shared: Arc<Shared>, namespace: Namespace, jobs: Vec<Job
         }
         Err(failure) => {
             let error = Error::from(failure);
-            jobs.into_iter()
-                .for_each(|job| job.answer(Err(error.clone())));
+            jobs.into_iter().for_each(|job| job.answer(Err(error.clone())));
         }
     }
 }
@@ -197,16 +196,10 @@ fn gate(
     now: Timestamp,
 ) -> Decided {
     let met = [&circumstances.open, &circumstances.key_holder];
-    if met
-        .into_iter()
-        .flatten()
-        .any(|approval| !locked.contains(&approval.id()))
-    {
+    if met.into_iter().flatten().any(|approval| !locked.contains(&approval.id())) {
         return Decided::LookAgain;
     }
-    let asked_here = asked
-        .entry(require.operation.workspace_id.clone())
-        .or_default();
+    let asked_here = asked.entry(require.operation.workspace_id.clone()).or_default();
     circumstances.pending += *asked_here;
     let outcome = gate::require(require, &circumstances, new_id(now), now);
     if outcome.events.iter().any(Event::is_request) {
@@ -220,11 +213,7 @@ fn gate(
 fn new_id(now: Timestamp) -> Uuid {
     let seconds = now.as_second().max(0).cast_unsigned();
     let nanoseconds = now.subsec_nanosecond().max(0).cast_unsigned();
-    Uuid::new_v7(uuid::Timestamp::from_unix(
-        uuid::NoContext,
-        seconds,
-        nanoseconds,
-    ))
+    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanoseconds))
 }
 
 fn events_of(decided: &[Decided]) -> Vec<Event> {
@@ -237,20 +226,13 @@ fn events_of(decided: &[Decided]) -> Vec<Event> {
             Decided::LookAgain => {}
         }
     }
-    requests_first
-        .into_iter()
-        .chain(commands)
-        .cloned()
-        .collect()
+    requests_first.into_iter().chain(commands).cloned().collect()
 }
 
 impl Decided {
     /// Whether a caller may act on the answer, so that even a repeated one must be durable first.
     fn lets_through(&self) -> bool {
-        matches!(
-            self,
-            Self::Answered(_, Ok(Answer::Gate(gate::Gate::Approved { .. })))
-        )
+        matches!(self, Self::Answered(_, Ok(Answer::Gate(gate::Gate::Approved { .. }))))
     }
 
     /// Whether it asks for one of these new approvals.

@@ -15,9 +15,7 @@ pub(super) struct Lane<J> {
 
 impl<J> Default for Lane<J> {
     fn default() -> Self {
-        Self {
-            queues: Mutex::default(),
-        }
+        Self { queues: Mutex::default() }
     }
 }
 
@@ -69,16 +67,10 @@ mod tests {
     #[test]
     fn the_first_to_come_works_and_the_rest_queue_up() {
         let lane = Lane::default();
-        let (a, b) = (
-            Namespace::parse("a").expect("ok"),
-            Namespace::parse("b").expect("ok"),
-        );
+        let (a, b) = (Namespace::parse("a").expect("ok"), Namespace::parse("b").expect("ok"));
         assert!(lane.push(&a, vec![1]));
         assert!(!lane.push(&a, vec![2]));
-        assert!(
-            lane.push(&b, vec![9]),
-            "each namespace has a worker of its own"
-        );
+        assert!(lane.push(&b, vec![9]), "each namespace has a worker of its own");
         assert_eq!(lane.take(&a), Some(vec![1, 2]));
         assert!(!lane.push(&a, vec![4]), "the worker is still at it");
         lane.put_back(&a, vec![3]);

@@ -100,9 +100,7 @@ pub(super) async fn lock(
     namespace: &Namespace,
     ids: &[Uuid],
 ) -> Result<(), Failure> {
-    connection
-        .query(statement, &[&namespace.as_str(), &in_lock_order(ids)])
-        .await?;
+    connection.query(statement, &[&namespace.as_str(), &in_lock_order(ids)]).await?;
     Ok(())
 }
 
@@ -113,9 +111,7 @@ pub(super) async fn read(
     namespace: &Namespace,
     ids: &[Uuid],
 ) -> Result<BTreeMap<Uuid, Approval>, Failure> {
-    let rows = connection
-        .query(statement, &[&namespace.as_str(), &ids])
-        .await?;
+    let rows = connection.query(statement, &[&namespace.as_str(), &ids]).await?;
     rows.iter()
         .map(|row| {
             let approval = approval(&mut Columns::of(row))?;
@@ -142,50 +138,24 @@ pub(super) async fn insert(
             &[
                 &namespace.as_str(),
                 &requests().map(|r| r.id).collect::<Vec<Uuid>>(),
-                &operations()
-                    .map(|o| o.workspace_id.as_str())
-                    .collect::<Vec<&str>>(),
-                &operations()
-                    .map(|o| o.action.as_str())
-                    .collect::<Vec<&str>>(),
-                &operations()
-                    .map(|o| o.context.as_str())
-                    .collect::<Vec<&str>>(),
-                &operations()
-                    .map(|o| o.request_hash.as_bytes())
-                    .collect::<Vec<&[u8]>>(),
-                &operations()
-                    .map(|o| o.requested_by.as_str())
-                    .collect::<Vec<&str>>(),
+                &operations().map(|o| o.workspace_id.as_str()).collect::<Vec<&str>>(),
+                &operations().map(|o| o.action.as_str()).collect::<Vec<&str>>(),
+                &operations().map(|o| o.context.as_str()).collect::<Vec<&str>>(),
+                &operations().map(|o| o.request_hash.as_bytes()).collect::<Vec<&[u8]>>(),
+                &operations().map(|o| o.requested_by.as_str()).collect::<Vec<&str>>(),
                 &operations()
                     .map(|o| o.on_behalf_of.as_ref().map_or("", |name| name.as_str()))
                     .collect::<Vec<&str>>(),
                 &requests().map(|r| r.reason.as_str()).collect::<Vec<&str>>(),
-                &requests()
-                    .map(|r| r.approvals_required.cast_signed())
-                    .collect::<Vec<i32>>(),
-                &requests()
-                    .map(|r| milliseconds(r.approved_ttl))
-                    .collect::<Vec<i64>>(),
-                &requests()
-                    .map(|r| milliseconds(r.deny_cooldown))
-                    .collect::<Vec<i64>>(),
+                &requests().map(|r| r.approvals_required.cast_signed()).collect::<Vec<i32>>(),
+                &requests().map(|r| milliseconds(r.approved_ttl)).collect::<Vec<i64>>(),
+                &requests().map(|r| milliseconds(r.deny_cooldown)).collect::<Vec<i64>>(),
                 &requests().map(|r| &*r.policy_digest).collect::<Vec<&str>>(),
-                &requests()
-                    .map(|r| r.recent_denials.cast_signed())
-                    .collect::<Vec<i32>>(),
-                &requests()
-                    .map(|r| r.create_time)
-                    .collect::<Vec<Timestamp>>(),
-                &new.iter()
-                    .map(|a| a.standing.state.as_str())
-                    .collect::<Vec<&str>>(),
-                &new.iter()
-                    .map(|a| a.standing.version.cast_signed())
-                    .collect::<Vec<i32>>(),
-                &new.iter()
-                    .map(|a| a.standing.expire_time)
-                    .collect::<Vec<Timestamp>>(),
+                &requests().map(|r| r.recent_denials.cast_signed()).collect::<Vec<i32>>(),
+                &requests().map(|r| r.create_time).collect::<Vec<Timestamp>>(),
+                &new.iter().map(|a| a.standing.state.as_str()).collect::<Vec<&str>>(),
+                &new.iter().map(|a| a.standing.version.cast_signed()).collect::<Vec<i32>>(),
+                &new.iter().map(|a| a.standing.expire_time).collect::<Vec<Timestamp>>(),
             ],
         )
         .await?;
@@ -210,43 +180,23 @@ pub(super) async fn update(
             &[
                 &namespace.as_str(),
                 &changed.iter().map(|(_, a)| a.id()).collect::<Vec<Uuid>>(),
-                &changed
-                    .iter()
-                    .map(|(read, _)| read.cast_signed())
-                    .collect::<Vec<i32>>(),
+                &changed.iter().map(|(read, _)| read.cast_signed()).collect::<Vec<i32>>(),
                 &standings().map(|s| s.state.as_str()).collect::<Vec<&str>>(),
-                &standings()
-                    .map(|s| s.version.cast_signed())
-                    .collect::<Vec<i32>>(),
-                &standings()
-                    .map(|s| s.expire_time)
-                    .collect::<Vec<Timestamp>>(),
-                &standings()
-                    .map(|s| s.decide_time)
-                    .collect::<Vec<Option<Timestamp>>>(),
-                &consumptions()
-                    .map(|c| c.map(|c| c.time))
-                    .collect::<Vec<Option<Timestamp>>>(),
-                &consumptions()
-                    .map(|c| c.map(|c| c.by.as_str()))
-                    .collect::<Vec<Option<&str>>>(),
+                &standings().map(|s| s.version.cast_signed()).collect::<Vec<i32>>(),
+                &standings().map(|s| s.expire_time).collect::<Vec<Timestamp>>(),
+                &standings().map(|s| s.decide_time).collect::<Vec<Option<Timestamp>>>(),
+                &consumptions().map(|c| c.map(|c| c.time)).collect::<Vec<Option<Timestamp>>>(),
+                &consumptions().map(|c| c.map(|c| c.by.as_str())).collect::<Vec<Option<&str>>>(),
                 &consumptions()
                     .map(|c| c.and_then(|c| c.key.as_ref()).map(|key| key.as_str()))
                     .collect::<Vec<Option<&str>>>(),
-                &standings()
-                    .map(|s| s.cooldown_end)
-                    .collect::<Vec<Option<Timestamp>>>(),
-                &standings()
-                    .map(|s| s.result.map(|r| r.as_str()))
-                    .collect::<Vec<Option<&str>>>(),
+                &standings().map(|s| s.cooldown_end).collect::<Vec<Option<Timestamp>>>(),
+                &standings().map(|s| s.result.map(|r| r.as_str())).collect::<Vec<Option<&str>>>(),
             ],
         )
         .await?;
     if updated != changed.len() as u64 {
-        return Err(Failure::Fault(format!(
-            "{updated} of {} approvals updated",
-            changed.len()
-        )));
+        return Err(Failure::Fault(format!("{updated} of {} approvals updated", changed.len())));
     }
     Ok(())
 }
@@ -267,22 +217,10 @@ pub(super) async fn write_verdicts(
             &[
                 &namespace.as_str(),
                 &verdicts.iter().map(|(id, _)| *id).collect::<Vec<Uuid>>(),
-                &verdicts
-                    .iter()
-                    .map(|(_, v)| v.approver.as_str())
-                    .collect::<Vec<&str>>(),
-                &verdicts
-                    .iter()
-                    .map(|(_, v)| v.decision.as_str())
-                    .collect::<Vec<&str>>(),
-                &verdicts
-                    .iter()
-                    .map(|(_, v)| v.reason.as_str())
-                    .collect::<Vec<&str>>(),
-                &verdicts
-                    .iter()
-                    .map(|(_, v)| v.time)
-                    .collect::<Vec<Timestamp>>(),
+                &verdicts.iter().map(|(_, v)| v.approver.as_str()).collect::<Vec<&str>>(),
+                &verdicts.iter().map(|(_, v)| v.decision.as_str()).collect::<Vec<&str>>(),
+                &verdicts.iter().map(|(_, v)| v.reason.as_str()).collect::<Vec<&str>>(),
+                &verdicts.iter().map(|(_, v)| v.time).collect::<Vec<Timestamp>>(),
             ],
         )
         .await?;
@@ -294,15 +232,10 @@ pub(super) fn rows_after(events: &[Event]) -> (Vec<&Approval>, Vec<(u32, &Approv
     let mut rows: BTreeMap<Uuid, (u32, &Approval)> = BTreeMap::new();
     for event in events {
         let before = event.approval.standing.version - 1;
-        rows.entry(event.approval.id())
-            .or_insert((before, &event.approval))
-            .1 = &event.approval;
+        rows.entry(event.approval.id()).or_insert((before, &event.approval)).1 = &event.approval;
     }
     let (new, changed): (Vec<_>, Vec<_>) = rows.into_values().partition(|(before, _)| *before == 0);
-    (
-        new.into_iter().map(|(_, approval)| approval).collect(),
-        changed,
-    )
+    (new.into_iter().map(|(_, approval)| approval).collect(), changed)
 }
 
 fn milliseconds(duration: jiff::SignedDuration) -> i64 {

@@ -40,39 +40,19 @@ pub async fn lock_and_read(
     ids: &[Uuid],
     calls: &[&Require],
 ) -> Result<Found, Failure> {
-    let [lock, read, meet, facts] = prepare(
-        tx,
-        [
-            approvals::LOCK,
-            approvals::READ,
-            requests::MEET,
-            requests::FACTS,
-        ],
-    )
-    .await?;
+    let [lock, read, meet, facts] =
+        prepare(tx, [approvals::LOCK, approvals::READ, requests::MEET, requests::FACTS]).await?;
     prepare(tx, [log::LOCK_LOG]).await?;
     let (_, (), approvals, met, facts) = try_join5(
         approvals::lock(tx, &lock, namespace, ids),
         log::lock(tx, namespace),
         approvals::read(tx, &read, namespace, ids),
-        async {
-            requests::meet(tx, &meet, namespace, calls)
-                .await
-                .map_err(Failure::from)
-        },
-        async {
-            requests::facts(tx, &facts, namespace, calls)
-                .await
-                .map_err(Failure::from)
-        },
+        async { requests::meet(tx, &meet, namespace, calls).await.map_err(Failure::from) },
+        async { requests::facts(tx, &facts, namespace, calls).await.map_err(Failure::from) },
     )
     .await?;
     let (circumstances, now) = requests::circumstances(&met, &facts, calls.len())?;
-    Ok(Found {
-        approvals,
-        circumstances,
-        now,
-    })
+    Ok(Found { approvals, circumstances, now })
 }
 
 /// Writes down what happened: the rows as the events leave them, the verdicts, the events.
@@ -87,19 +67,12 @@ pub async fn write(
 ) -> Result<Vec<Uuid>, Failure> {
     let [insert, update, append] =
         prepare(tx, [approvals::INSERT, approvals::UPDATE, events::APPEND]).await?;
-    let [replace_verdicts, insert_verdicts] = prepare(
-        tx,
-        [approvals::REPLACE_VERDICTS, approvals::INSERT_VERDICTS],
-    )
-    .await?;
+    let [replace_verdicts, insert_verdicts] =
+        prepare(tx, [approvals::REPLACE_VERDICTS, approvals::INSERT_VERDICTS]).await?;
     let (new, changed) = approvals::rows_after(happened);
     let verdicts: Vec<_> = happened
         .iter()
-        .filter_map(|event| {
-            event
-                .verdict()
-                .map(|verdict| (event.approval.id(), verdict))
-        })
+        .filter_map(|event| event.verdict().map(|verdict| (event.approval.id(), verdict)))
         .collect();
     // Updates first: an approval that lapses makes room in the unique index for the one that replaces it.
     let ((), inserted, (), (), appended) = try_join5(
@@ -110,19 +83,11 @@ pub async fn write(
         events::append(tx, &append, namespace, batch_id, happened),
     )
     .await?;
-    let lost: Vec<Uuid> = new
-        .iter()
-        .map(|approval| approval.id())
-        .filter(|id| !inserted.contains(id))
-        .collect();
-    let expected = happened
-        .iter()
-        .filter(|event| !lost.contains(&event.approval.id()))
-        .count();
+    let lost: Vec<Uuid> =
+        new.iter().map(|approval| approval.id()).filter(|id| !inserted.contains(id)).collect();
+    let expected = happened.iter().filter(|event| !lost.contains(&event.approval.id())).count();
     if appended != expected as u64 {
-        return Err(Failure::Fault(format!(
-            "{appended} of {expected} events appended"
-        )));
+        return Err(Failure::Fault(format!("{appended} of {expected} events appended")));
     }
     Ok(lost)
 }
@@ -147,7 +112,5 @@ async fn prepare<const N: usize>(
     for statement in statements {
         prepared.push(connection.prepare_cached(statement).await?);
     }
-    prepared
-        .try_into()
-        .map_err(|_| Failure::Fault("a statement was not prepared".to_owned()))
+    prepared.try_into().map_err(|_| Failure::Fault("a statement was not prepared".to_owned()))
 }

@@ -96,51 +96,20 @@ pub(super) async fn append(
             &[
                 &namespace.as_str(),
                 &batch_id,
-                &events
-                    .iter()
-                    .map(|e| e.kind.as_str())
-                    .collect::<Vec<&str>>(),
-                &events
-                    .iter()
-                    .map(|e| e.workspace_id.as_str())
-                    .collect::<Vec<&str>>(),
-                &events
-                    .iter()
-                    .map(|e| e.approval.id())
-                    .collect::<Vec<Uuid>>(),
-                &standings()
-                    .map(|s| s.version.cast_signed())
-                    .collect::<Vec<i32>>(),
+                &events.iter().map(|e| e.kind.as_str()).collect::<Vec<&str>>(),
+                &events.iter().map(|e| e.workspace_id.as_str()).collect::<Vec<&str>>(),
+                &events.iter().map(|e| e.approval.id()).collect::<Vec<Uuid>>(),
+                &standings().map(|s| s.version.cast_signed()).collect::<Vec<i32>>(),
                 &standings().map(|s| s.state.as_str()).collect::<Vec<&str>>(),
-                &standings()
-                    .map(|s| Json(&s.verdicts))
-                    .collect::<Vec<Json<&Vec<Verdict>>>>(),
-                &standings()
-                    .map(|s| s.expire_time)
-                    .collect::<Vec<Timestamp>>(),
-                &standings()
-                    .map(|s| s.decide_time)
-                    .collect::<Vec<Option<Timestamp>>>(),
-                &consumptions()
-                    .map(|c| c.map(|c| c.time))
-                    .collect::<Vec<Option<Timestamp>>>(),
-                &consumptions()
-                    .map(|c| c.map(|c| c.by.as_str()))
-                    .collect::<Vec<Option<&str>>>(),
-                &standings()
-                    .map(|s| s.cooldown_end)
-                    .collect::<Vec<Option<Timestamp>>>(),
-                &standings()
-                    .map(|s| s.result.map(|r| r.as_str()))
-                    .collect::<Vec<Option<&str>>>(),
-                &events
-                    .iter()
-                    .map(|e| e.actor.as_ref().map(|a| a.as_str()))
-                    .collect::<Vec<_>>(),
-                &events
-                    .iter()
-                    .map(|e| e.note.as_ref().map(|n| n.as_str()))
-                    .collect::<Vec<_>>(),
+                &standings().map(|s| Json(&s.verdicts)).collect::<Vec<Json<&Vec<Verdict>>>>(),
+                &standings().map(|s| s.expire_time).collect::<Vec<Timestamp>>(),
+                &standings().map(|s| s.decide_time).collect::<Vec<Option<Timestamp>>>(),
+                &consumptions().map(|c| c.map(|c| c.time)).collect::<Vec<Option<Timestamp>>>(),
+                &consumptions().map(|c| c.map(|c| c.by.as_str())).collect::<Vec<Option<&str>>>(),
+                &standings().map(|s| s.cooldown_end).collect::<Vec<Option<Timestamp>>>(),
+                &standings().map(|s| s.result.map(|r| r.as_str())).collect::<Vec<Option<&str>>>(),
+                &events.iter().map(|e| e.actor.as_ref().map(|a| a.as_str())).collect::<Vec<_>>(),
+                &events.iter().map(|e| e.note.as_ref().map(|n| n.as_str())).collect::<Vec<_>>(),
                 &events.iter().map(|e| e.time).collect::<Vec<Timestamp>>(),
             ],
         )
@@ -158,15 +127,7 @@ pub async fn is_written(
 ) -> Result<bool, Failure> {
     let version = event.approval.standing.version.cast_signed();
     let found = tx
-        .query_opt(
-            WRITTEN_BY,
-            &[
-                &namespace.as_str(),
-                &event.approval.id(),
-                &version,
-                &batch_id,
-            ],
-        )
+        .query_opt(WRITTEN_BY, &[&namespace.as_str(), &event.approval.id(), &version, &batch_id])
         .await?;
     Ok(found.is_some())
 }
@@ -185,9 +146,7 @@ impl Store {
         let events = patiently(async {
             let statement = lease.prepare_cached(AFTER).await?;
             let rows = lease.query(&statement, &[&name, &revision, &limit]).await?;
-            rows.iter()
-                .map(logged_event)
-                .collect::<Result<Vec<_>, Failure>>()
+            rows.iter().map(logged_event).collect::<Result<Vec<_>, Failure>>()
         })
         .await?;
         lease.give_back();
@@ -209,9 +168,7 @@ impl Store {
             Ok::<_, Failure>((log, at))
         })
         .await?;
-        let tag = at
-            .map(|row| Columns::of(&row).next().map(log::tag))
-            .transpose()?;
+        let tag = at.map(|row| Columns::of(&row).next().map(log::tag)).transpose()?;
         tx.rollback().await?;
         Ok((log, tag))
     }
@@ -221,10 +178,8 @@ impl Store {
         namespace: &Namespace,
         mut events: Vec<LoggedEvent>,
     ) -> Result<Vec<LoggedEvent>, Failure> {
-        let addressed: BTreeSet<WorkspaceId> = events
-            .iter()
-            .map(|logged| logged.event.workspace_id.clone())
-            .collect();
+        let addressed: BTreeSet<WorkspaceId> =
+            events.iter().map(|logged| logged.event.workspace_id.clone()).collect();
         if addressed.is_empty() {
             return Ok(events);
         }
@@ -249,22 +204,13 @@ fn logged_event(row: &Row) -> Result<LoggedEvent, Failure> {
     let actor = columns.optional_name(Principal::parse)?;
     let note = columns.optional_name(Text::parse)?;
     let time = columns.next()?;
-    let approval = Approval {
-        request: Arc::new(request(&mut columns)?),
-        standing: standing(&mut columns)?,
-    };
+    let approval =
+        Approval { request: Arc::new(request(&mut columns)?), standing: standing(&mut columns)? };
     let path = [workspace_id.clone()].into();
     Ok(LoggedEvent {
         revision,
         tag,
-        event: Event {
-            kind,
-            workspace_id,
-            approval,
-            actor,
-            note,
-            time,
-        },
+        event: Event { kind, workspace_id, approval, actor, note, time },
         path,
     })
 }

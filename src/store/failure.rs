@@ -50,11 +50,7 @@ impl From<tokio_postgres::Error> for Failure {
             None => true,
             Some(code) => is_transient(code),
         };
-        if transient {
-            Self::Unavailable(describe(&error))
-        } else {
-            Self::Fault(describe(&error))
-        }
+        if transient { Self::Unavailable(describe(&error)) } else { Self::Fault(describe(&error)) }
     }
 }
 

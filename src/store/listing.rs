@@ -92,9 +92,7 @@ impl Store {
         let (visible, addressed) = (visible.map(texts), addressed.map(texts));
         self.log(namespace).await?;
         let tx = self.begin_snapshot().await?;
-        let log = patiently(log::read(&tx, namespace))
-            .await?
-            .ok_or(Failure::NoLog)?;
+        let log = patiently(log::read(&tx, namespace)).await?.ok_or(Failure::NoLog)?;
         let statement = patiently(tx.prepare_cached(PENDING)).await?;
         let mut all: Vec<Approval> = Vec::new();
         loop {
@@ -132,19 +130,7 @@ async fn page(
     let actions: Vec<&str> = filter.actions.iter().map(Action::as_str).collect();
     let statement = tx.prepare_cached(LIST).await?;
     let rows = tx
-        .query(
-            &statement,
-            &[
-                &namespace.as_str(),
-                &workspaces,
-                &states,
-                &actions,
-                &before,
-                &limit,
-            ],
-        )
+        .query(&statement, &[&namespace.as_str(), &workspaces, &states, &actions, &before, &limit])
         .await?;
-    rows.iter()
-        .map(|row| approval(&mut Columns::of(row)))
-        .collect()
+    rows.iter().map(|row| approval(&mut Columns::of(row))).collect()
 }

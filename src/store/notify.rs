@@ -52,10 +52,7 @@ impl Announcer {
     pub fn announce(&self, namespace: &Namespace) {
         // Nobody may be listening; then there is nobody to wake.
         let _ = self.local.send(namespace.clone());
-        self.outgoing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(namespace.clone());
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.clone());
         self.some_to_send.notify_one();
     }
 

@@ -96,26 +96,15 @@ pub(super) async fn meet(
     let actions: Vec<&str> = operations().map(|o| o.action.as_str()).collect();
     let hashes: Vec<&[u8]> = operations().map(|o| o.request_hash.as_bytes()).collect();
     let requesters: Vec<&str> = operations().map(|o| o.requested_by.as_str()).collect();
-    let on_behalf_of: Vec<&str> = operations()
-        .map(|o| o.on_behalf_of.as_ref().map_or("", |name| name.as_str()))
-        .collect();
-    let keys: Vec<Option<&str>> = calls
-        .iter()
-        .map(|call| call.key.as_ref().map(|key| key.as_str()))
-        .collect();
+    let on_behalf_of: Vec<&str> =
+        operations().map(|o| o.on_behalf_of.as_ref().map_or("", |name| name.as_str())).collect();
+    let keys: Vec<Option<&str>> =
+        calls.iter().map(|call| call.key.as_ref().map(|key| key.as_str())).collect();
     let namespace = namespace.as_str();
     connection
         .query(
             statement,
-            &[
-                &namespace,
-                &workspaces,
-                &actions,
-                &hashes,
-                &requesters,
-                &on_behalf_of,
-                &keys,
-            ],
+            &[&namespace, &workspaces, &actions, &hashes, &requesters, &on_behalf_of, &keys],
         )
         .await
 }
@@ -127,17 +116,10 @@ pub(super) async fn facts(
     namespace: &Namespace,
     calls: &[&Require],
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
-    let workspaces: Vec<&str> = calls
-        .iter()
-        .map(|call| call.operation.workspace_id.as_str())
-        .collect();
-    let actions: Vec<&str> = calls
-        .iter()
-        .map(|call| call.operation.action.as_str())
-        .collect();
-    connection
-        .query(statement, &[&namespace.as_str(), &workspaces, &actions])
-        .await
+    let workspaces: Vec<&str> =
+        calls.iter().map(|call| call.operation.workspace_id.as_str()).collect();
+    let actions: Vec<&str> = calls.iter().map(|call| call.operation.action.as_str()).collect();
+    connection.query(statement, &[&namespace.as_str(), &workspaces, &actions]).await
 }
 
 /// The circumstances of each call, from the rows of `MEET` and `FACTS`, and the time.

@@ -135,11 +135,7 @@ pub(super) fn standing(columns: &mut Columns<'_>) -> Result<Standing, Failure> {
     let consumed_by = columns.optional_name(Principal::parse)?;
     let consumed_key = columns.optional_name(IdempotencyKey::parse)?;
     let consumption = match (consume_time, consumed_by) {
-        (Some(time), Some(by)) => Some(Consumption {
-            time,
-            by,
-            key: consumed_key,
-        }),
+        (Some(time), Some(by)) => Some(Consumption { time, by, key: consumed_key }),
         (None, None) => None,
         _ => return Err(Failure::corrupt("consume_time without consumed_by")),
     };
@@ -157,10 +153,7 @@ pub(super) fn standing(columns: &mut Columns<'_>) -> Result<Standing, Failure> {
 
 /// Reads `request_columns, standing_columns`.
 pub(super) fn approval(columns: &mut Columns<'_>) -> Result<Approval, Failure> {
-    Ok(Approval {
-        request: Arc::new(request(columns)?),
-        standing: standing(columns)?,
-    })
+    Ok(Approval { request: Arc::new(request(columns)?), standing: standing(columns)? })
 }
 
 /// The ids of some approvals, in the order in which everybody locks them.

@@ -63,14 +63,10 @@ pub(super) async fn check_server(connection: &Connection) -> Result<(), Failure>
         Err(Failure::Unavailable(why))
     };
     if version < OLDEST_POSTGRES {
-        return refuse(format!(
-            "PostgreSQL 15 or newer is needed; this is {version}"
-        ));
+        return refuse(format!("PostgreSQL 15 or newer is needed; this is {version}"));
     }
     if fsync != "on" {
-        return refuse(format!(
-            "fsync is {fsync}; approvals could be used twice after a crash"
-        ));
+        return refuse(format!("fsync is {fsync}; approvals could be used twice after a crash"));
     }
     if !matches!(synchronous_commit, "on" | "remote_apply") {
         return refuse(format!(
@@ -88,10 +84,7 @@ impl Store {
     pub async fn schema_status(&self) -> Result<SchemaStatus, Failure> {
         let needed = last_migration();
         let lease = self.connection().await?;
-        if !patiently(lease.query_one(HAS_SCHEMA, &[]))
-            .await?
-            .try_get(0)?
-        {
+        if !patiently(lease.query_one(HAS_SCHEMA, &[])).await?.try_get(0)? {
             lease.give_back();
             return Ok(SchemaStatus::TooOld(needed));
         }
@@ -106,11 +99,7 @@ impl Store {
             }
             newest = newest.max(row.try_get(0)?);
         }
-        Ok(if newest < needed {
-            SchemaStatus::TooOld(needed)
-        } else {
-            SchemaStatus::Fits
-        })
+        Ok(if newest < needed { SchemaStatus::TooOld(needed) } else { SchemaStatus::Fits })
     }
 
     /// Applies the migrations that are missing; returns their names.
@@ -148,37 +137,24 @@ impl Store {
             Vec::new()
         };
         let known = runner();
-        let status = known
-            .get_migrations()
-            .iter()
-            .map(|migration| MigrationStatus {
-                name: migration.to_string(),
-                applied: applied.contains(&migration.version()),
-            });
+        let status = known.get_migrations().iter().map(|migration| MigrationStatus {
+            name: migration.to_string(),
+            applied: applied.contains(&migration.version()),
+        });
         Ok(status.collect())
     }
 
     async fn try_migrate(&self) -> Result<Vec<String>, Failure> {
         let mut client = self.unpooled().await?;
-        client
-            .batch_execute("CREATE SCHEMA IF NOT EXISTS approval_authority")
-            .await?;
+        client.batch_execute("CREATE SCHEMA IF NOT EXISTS approval_authority").await?;
         let report = runner().run_async(&mut client).await.map_err(fault)?;
-        Ok(report
-            .applied_migrations()
-            .iter()
-            .map(ToString::to_string)
-            .collect())
+        Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
     }
 
     /// A connection of its own, without the timeouts of the service: a migration may take long.
     async fn unpooled(&self) -> Result<tokio_postgres::Client, Failure> {
-        let (client, mut driver) = self
-            .connector
-            .config
-            .connect(NoTls)
-            .await
-            .map_err(Failure::connecting)?;
+        let (client, mut driver) =
+            self.connector.config.connect(NoTls).await.map_err(Failure::connecting)?;
         tokio::spawn(async move {
             while let Some(Ok(_)) = poll_fn(|cx| driver.poll_message(cx)).await {}
         });
@@ -197,11 +173,7 @@ fn runner() -> Runner {
 }
 
 fn last_migration() -> i32 {
-    let versions = runner()
-        .get_migrations()
-        .iter()
-        .map(Migration::version)
-        .max();
+    let versions = runner().get_migrations().iter().map(Migration::version).max();
     versions.unwrap_or(0)
 }
 

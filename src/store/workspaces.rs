@@ -86,10 +86,8 @@ impl Store {
     ) -> Result<(), Error> {
         let tx = self.lock_tree(namespace).await?;
         let deleted = patiently(async {
-            tx.execute(ORPHAN, &[&namespace.as_str(), &id.as_str()])
-                .await?;
-            tx.execute(DELETE, &[&namespace.as_str(), &id.as_str()])
-                .await
+            tx.execute(ORPHAN, &[&namespace.as_str(), &id.as_str()]).await?;
+            tx.execute(DELETE, &[&namespace.as_str(), &id.as_str()]).await
         })
         .await?;
         if deleted == 0 {
@@ -112,9 +110,7 @@ impl Store {
         let lease = self.connection().await?;
         let rows = patiently(async {
             let statement = lease.prepare_cached(LIST).await?;
-            lease
-                .query(&statement, &[&namespace.as_str(), &after, &among, &limit])
-                .await
+            lease.query(&statement, &[&namespace.as_str(), &after, &among, &limit]).await
         })
         .await?;
         lease.give_back();
@@ -141,10 +137,7 @@ impl Store {
         for (start, id) in self.walk(PATHS, namespace, workspaces).await? {
             paths.entry(start).or_default().extend(id);
         }
-        Ok(paths
-            .into_iter()
-            .map(|(start, path)| (start, path.into()))
-            .collect())
+        Ok(paths.into_iter().map(|(start, path)| (start, path.into())).collect())
     }
 
     /// Some workspaces and all below them.
@@ -175,11 +168,8 @@ impl Store {
             .map(|row| {
                 let mut columns = Columns::of(row);
                 let first = columns.name(WorkspaceId::parse)?;
-                let second = if row.len() > 1 {
-                    Some(columns.name(WorkspaceId::parse)?)
-                } else {
-                    None
-                };
+                let second =
+                    if row.len() > 1 { Some(columns.name(WorkspaceId::parse)?) } else { None };
                 Ok((first, second))
             })
             .collect()
@@ -201,12 +191,7 @@ impl Store {
 }
 
 async fn put(tx: &Transaction, workspace: &Workspace) -> Result<Result<(), Error>, Failure> {
-    let Workspace {
-        namespace,
-        id,
-        parent_id,
-        display_name,
-    } = workspace;
+    let Workspace { namespace, id, parent_id, display_name } = workspace;
     let (namespace, id) = (namespace.as_str(), id.as_str());
     let parent = parent_id.as_ref().map(WorkspaceId::as_str);
     if let Some(parent) = parent {
@@ -217,21 +202,12 @@ async fn put(tx: &Transaction, workspace: &Workspace) -> Result<Result<(), Error
                 return Ok(Err(Error::WorkspaceCycle));
             }
         }
-        if tx
-            .query_opt(EXISTS, &[&namespace, &parent])
-            .await?
-            .is_none()
-        {
+        if tx.query_opt(EXISTS, &[&namespace, &parent]).await?.is_none() {
             return Ok(Err(Error::ParentNotFound));
         }
     }
-    if tx
-        .execute(UPDATE, &[&namespace, &id, &parent, display_name])
-        .await?
-        == 0
-    {
-        tx.execute(INSERT, &[&namespace, &id, &parent, display_name])
-            .await?;
+    if tx.execute(UPDATE, &[&namespace, &id, &parent, display_name]).await? == 0 {
+        tx.execute(INSERT, &[&namespace, &id, &parent, display_name]).await?;
     }
     Ok(Ok(()))
 }

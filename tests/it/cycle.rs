@@ -31,10 +31,7 @@ async fn held_approved_let_through_once_and_held_again() {
     assert_eq!(told(&through), (Outcome::Approved, ApprovalState::Consumed));
     assert_eq!(id(&through), id(&first));
     assert!(!through.replayed);
-    assert_eq!(
-        through.approval.as_ref().expect("it").consumed_by,
-        "tokens:backend"
-    );
+    assert_eq!(through.approval.as_ref().expect("it").consumed_by, "tokens:backend");
 
     let held = backend.require("w1", "delete_workspace").await;
     assert_eq!(told(&held), (Outcome::Pending, ApprovalState::Pending));
@@ -44,11 +41,7 @@ async fn held_approved_let_through_once_and_held_again() {
     let mut other = request("w1", "delete_workspace");
     other.context = Some(context(&[("force", 1.0)]));
     let other = backend.ask(other).await.expect("held");
-    assert_eq!(
-        told(&other),
-        (Outcome::Pending, ApprovalState::Pending),
-        "another operation"
-    );
+    assert_eq!(told(&other), (Outcome::Pending, ApprovalState::Pending), "another operation");
     assert_ne!(id(&other), id(&held));
 }
 
@@ -59,20 +52,13 @@ async fn an_approval_is_for_who_asked_and_for_whom() {
     let held = backend.require("w1", "secret_write").await;
     alice.approve(&id(&held)).await;
 
-    let somebody_else = server
-        .caller("backend-2")
-        .await
-        .require("w1", "secret_write")
-        .await;
+    let somebody_else = server.caller("backend-2").await.require("w1", "secret_write").await;
     assert_eq!(somebody_else.outcome(), Outcome::Pending);
     let mut in_a_name = request("w1", "secret_write");
     in_a_name.on_behalf_of = "mallory".to_owned();
     let in_a_name = backend.ask(in_a_name).await.expect("held");
     assert_eq!(in_a_name.outcome(), Outcome::Pending);
-    assert_eq!(
-        backend.require("w1", "secret_write").await.outcome(),
-        Outcome::Approved
-    );
+    assert_eq!(backend.require("w1", "secret_write").await.outcome(), Outcome::Approved);
 }
 
 #[tokio::test]
@@ -85,21 +71,13 @@ async fn a_root_asks_its_own_and_a_child_its_parent_too() {
     let child = backend.require("child", "delete_workspace").await;
     assert_eq!(child.approval.as_ref().expect("it").version, 2);
 
-    let watch = WatchApprovalsRequest {
-        start: Start::Oldest.into(),
-        ..Default::default()
-    };
+    let watch = WatchApprovalsRequest { start: Start::Oldest.into(), ..Default::default() };
     let told: Vec<_> = events(&server.caller("viewer").await, watch, 3)
         .await
         .into_iter()
         .map(|event| {
             let approval = event.approval.clone().expect("it");
-            (
-                event.r#type(),
-                event.workspace_id,
-                approval.id,
-                approval.version,
-            )
+            (event.r#type(), event.workspace_id, approval.id, approval.version)
         })
         .collect();
     assert_eq!(
@@ -119,18 +97,8 @@ async fn an_unlisted_action_is_not_gated_and_leaves_nothing() {
     let answer = backend.require("w1", "read_logs").await;
     assert_eq!(answer.outcome(), Outcome::NotRequired);
     assert_eq!(answer.approval, None);
-    assert_eq!(
-        database
-            .count("SELECT count(*) FROM approval_authority.approvals")
-            .await,
-        0
-    );
-    assert_eq!(
-        database
-            .count("SELECT count(*) FROM approval_authority.events")
-            .await,
-        0
-    );
+    assert_eq!(database.count("SELECT count(*) FROM approval_authority.approvals").await, 0);
+    assert_eq!(database.count("SELECT count(*) FROM approval_authority.events").await, 0);
 }
 
 #[tokio::test]
@@ -144,10 +112,7 @@ async fn the_order_of_keys_does_not_matter() {
     let second = backend.ask(ask).await.expect("held");
     assert_eq!(id(&first), id(&second));
     let approval = first.approval.expect("it");
-    assert_eq!(
-        approval.context,
-        Some(context(&[("a", 1.0), ("b", 2.5), ("c", 0.0)]))
-    );
+    assert_eq!(approval.context, Some(context(&[("a", 1.0), ("b", 2.5), ("c", 0.0)])));
 }
 
 #[tokio::test]
@@ -159,28 +124,13 @@ async fn two_namespaces_have_nothing_in_common() {
         ask
     };
     let ours = backend.require("w1", "delete_workspace").await;
-    let theirs = backend
-        .ask(in_acme(request("w1", "delete_workspace")))
-        .await
-        .expect("held");
+    let theirs = backend.ask(in_acme(request("w1", "delete_workspace"))).await.expect("held");
     assert_ne!(id(&ours), id(&theirs));
 
-    let elsewhere = alice
-        .get(&id(&theirs))
-        .await
-        .expect_err("of another namespace");
-    assert_eq!(
-        refusal(&elsewhere),
-        (Code::NotFound, "APPROVAL_NOT_FOUND".to_owned())
-    );
-    let elsewhere = alice
-        .decide(&id(&theirs), Decision::Approve)
-        .await
-        .expect_err("not here");
-    assert_eq!(
-        refusal(&elsewhere),
-        (Code::NotFound, "APPROVAL_NOT_FOUND".to_owned())
-    );
+    let elsewhere = alice.get(&id(&theirs)).await.expect_err("of another namespace");
+    assert_eq!(refusal(&elsewhere), (Code::NotFound, "APPROVAL_NOT_FOUND".to_owned()));
+    let elsewhere = alice.decide(&id(&theirs), Decision::Approve).await.expect_err("not here");
+    assert_eq!(refusal(&elsewhere), (Code::NotFound, "APPROVAL_NOT_FOUND".to_owned()));
 
     let list = |namespace: &str, token: &str| ListApprovalsRequest {
         namespace: namespace.to_owned(),
@@ -191,28 +141,16 @@ async fn two_namespaces_have_nothing_in_common() {
     backend.require("w2", "delete_workspace").await;
     let page = alice.list(list("", "")).await.expect("a page");
     assert!(!page.next_page_token.is_empty());
-    let crossed = alice
-        .list(list("acme", &page.next_page_token))
-        .await
-        .expect_err("crossed");
-    assert_eq!(
-        refusal(&crossed),
-        (Code::InvalidArgument, "FIELD_INVALID".to_owned())
-    );
+    let crossed = alice.list(list("acme", &page.next_page_token)).await.expect_err("crossed");
+    assert_eq!(refusal(&crossed), (Code::InvalidArgument, "FIELD_INVALID".to_owned()));
 
     let watch = |namespace: &str, cursor: &str| WatchApprovalsRequest {
         namespace: namespace.to_owned(),
         after_cursor: cursor.to_owned(),
         ..Default::default()
     };
-    let crossed = alice
-        .watch(watch("acme", &page.watch_cursor))
-        .await
-        .expect_err("crossed");
-    assert_eq!(
-        refusal(&crossed),
-        (Code::InvalidArgument, "CURSOR_INVALID".to_owned())
-    );
+    let crossed = alice.watch(watch("acme", &page.watch_cursor)).await.expect_err("crossed");
+    assert_eq!(refusal(&crossed), (Code::InvalidArgument, "CURSOR_INVALID".to_owned()));
     let oldest = WatchApprovalsRequest {
         namespace: "acme".to_owned(),
         start: Start::Oldest.into(),
@@ -228,28 +166,12 @@ async fn two_people_are_asked_where_the_policy_says_so() {
     let (_, server) = TestServer::new().await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
     let held = backend.require("w1", "org_token_mint").await;
-    assert_eq!(
-        alice.approve(&id(&held)).await.state(),
-        ApprovalState::Pending
-    );
-    assert_eq!(
-        alice.approve(&id(&held)).await.verdicts.len(),
-        1,
-        "one person counts once"
-    );
-    assert_eq!(
-        backend.require("w1", "org_token_mint").await.outcome(),
-        Outcome::Pending
-    );
+    assert_eq!(alice.approve(&id(&held)).await.state(), ApprovalState::Pending);
+    assert_eq!(alice.approve(&id(&held)).await.verdicts.len(), 1, "one person counts once");
+    assert_eq!(backend.require("w1", "org_token_mint").await.outcome(), Outcome::Pending);
     let bob = server.caller("bob").await;
-    assert_eq!(
-        bob.approve(&id(&held)).await.state(),
-        ApprovalState::Approved
-    );
-    assert_eq!(
-        backend.require("w1", "org_token_mint").await.outcome(),
-        Outcome::Approved
-    );
+    assert_eq!(bob.approve(&id(&held)).await.state(), ApprovalState::Approved);
+    assert_eq!(backend.require("w1", "org_token_mint").await.outcome(), Outcome::Approved);
 }
 
 #[tokio::test]
@@ -259,16 +181,8 @@ async fn after_a_denial_nobody_is_asked_again() {
     let held = backend.require("w1", "secret_write").await;
     assert_eq!(alice.deny(&id(&held)).await.state(), ApprovalState::Denied);
     for caller in ["backend", "backend-2"] {
-        let refused = server
-            .caller(caller)
-            .await
-            .require("w1", "secret_write")
-            .await;
-        assert_eq!(
-            told(&refused),
-            (Outcome::Denied, ApprovalState::Denied),
-            "{caller}"
-        );
+        let refused = server.caller(caller).await.require("w1", "secret_write").await;
+        assert_eq!(told(&refused), (Outcome::Denied, ApprovalState::Denied), "{caller}");
         let retry_after = refused.retry_after.expect("how long").seconds;
         assert!((1..=15 * 60).contains(&retry_after), "{retry_after}");
     }

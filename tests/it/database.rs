@@ -31,16 +31,12 @@ pub struct Database {
 
 impl Database {
     pub async fn new() -> Self {
-        let cluster = tokio::task::spawn_blocking(cluster)
-            .await
-            .expect("a cluster");
+        let cluster = tokio::task::spawn_blocking(cluster).await.expect("a cluster");
         let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let client = connect(&cluster.url("postgres")).await;
         let create = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}");
         client.batch_execute(&create).await.expect("a database");
-        Self {
-            url: cluster.url(&name),
-        }
+        Self { url: cluster.url(&name) }
     }
 
     /// A connection of the test's own, beside the service.
@@ -50,12 +46,7 @@ impl Database {
 
     /// The first column of the first row.
     pub async fn count(&self, query: &str) -> i64 {
-        let row = self
-            .connect()
-            .await
-            .query_one(query, &[])
-            .await
-            .expect("a count");
+        let row = self.connect().await.query_one(query, &[]).await.expect("a count");
         row.get(0)
     }
 
@@ -66,19 +57,13 @@ impl Database {
 
 /// A connection that is driven in the background.
 pub async fn connect(url: &str) -> Client {
-    let (client, driver) = tokio_postgres::connect(url, NoTls)
-        .await
-        .expect("a connection");
+    let (client, driver) = tokio_postgres::connect(url, NoTls).await.expect("a connection");
     tokio::spawn(driver);
     client
 }
 
 pub fn store(url: &str) -> Store {
-    let config = StoreConfig {
-        url: url.to_owned(),
-        notify_url: None,
-        pool_size: 8,
-    };
+    let config = StoreConfig { url: url.to_owned(), notify_url: None, pool_size: 8 };
     Store::new(&config).expect("a store")
 }
 
@@ -90,10 +75,7 @@ pub fn installation() -> Installation {
 
 /// A folder for a cluster, short enough for a socket's path, that nothing else uses. The cluster removes it.
 pub fn cluster_folder() -> PathBuf {
-    let folder = tempfile::Builder::new()
-        .prefix("aa-test-")
-        .tempdir()
-        .expect("a folder");
+    let folder = tempfile::Builder::new().prefix("aa-test-").tempdir().expect("a folder");
     folder.keep()
 }
 
@@ -109,10 +91,7 @@ fn cluster() -> &'static Cluster {
                     Cluster::start(&installation(), &folder, SETTINGS, Keep::Nothing).await;
                 let cluster = cluster.expect("a cluster");
                 cluster.create_database(TEMPLATE).await.expect("a database");
-                store(&cluster.url(TEMPLATE))
-                    .migrate()
-                    .await
-                    .expect("migrated");
+                store(&cluster.url(TEMPLATE)).migrate().await.expect("migrated");
                 cluster
             })
         });

@@ -33,14 +33,10 @@ struct Pair {
 impl Pair {
     async fn start() -> Self {
         let folder = cluster_folder();
-        let primary = Cluster::start(&installation(), &folder, "", Keep::Nothing)
-            .await
-            .expect("started");
+        let primary =
+            Cluster::start(&installation(), &folder, "", Keep::Nothing).await.expect("started");
         primary.create_database("approvals").await.expect("created");
-        store(&primary.url("approvals"))
-            .migrate()
-            .await
-            .expect("migrated");
+        store(&primary.url("approvals")).migrate().await.expect("migrated");
 
         // Within the primary's folder, and so removed with it.
         let standby_folder = folder.join("standby");
@@ -51,17 +47,10 @@ impl Pair {
         let admin = connect(&primary.url("postgres")).await;
         let synchronous = "ALTER SYSTEM SET synchronous_standby_names = '*'";
         admin.batch_execute(synchronous).await.expect("set");
-        admin
-            .batch_execute("SELECT pg_reload_conf()")
-            .await
-            .expect("reloaded");
+        admin.batch_execute("SELECT pg_reload_conf()").await.expect("reloaded");
         let follows = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
         until_positive(&admin, follows).await;
-        Self {
-            primary,
-            standby,
-            standby_folder,
-        }
+        Self { primary, standby, standby_folder }
     }
 
     /// The primary's machine dies, its WAL senders too, and with it what the standby had not written down.
@@ -74,10 +63,7 @@ impl Pair {
             .await
             .expect("started");
         let admin = connect(&promoted.url("postgres")).await;
-        admin
-            .batch_execute("SELECT pg_promote()")
-            .await
-            .expect("promoted");
+        admin.batch_execute("SELECT pg_promote()").await.expect("promoted");
         (self.primary, promoted)
     }
 }
@@ -98,26 +84,13 @@ fn base_backup(primary: &Path, standby: &Path) {
         command.uid(owner.uid()).gid(owner.gid());
     }
     let output = command.output().expect("pg_basebackup");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 async fn until_positive(client: &Client, query: &str) {
     let began = Instant::now();
-    while client
-        .query_one(query, &[])
-        .await
-        .expect("a count")
-        .get::<_, i64>(0)
-        == 0
-    {
-        assert!(
-            began.elapsed() < Duration::from_secs(30),
-            "still none: {query}"
-        );
+    while client.query_one(query, &[]).await.expect("a count").get::<_, i64>(0) == 0 {
+        assert!(began.elapsed() < Duration::from_secs(30), "still none: {query}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -128,11 +101,7 @@ async fn cancelling<T>(admin: &Client, call: JoinHandle<T>) -> (T, i64) {
     let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
         WHERE wait_event = 'SyncRep'";
     while !call.is_finished() {
-        cancelled += admin
-            .query_one(cancel, &[])
-            .await
-            .expect("cancelled")
-            .get::<_, i64>(0);
+        cancelled += admin.query_one(cancel, &[]).await.expect("cancelled").get::<_, i64>(0);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     (call.await.expect("no panic"), cancelled)
@@ -140,10 +109,7 @@ async fn cancelling<T>(admin: &Client, call: JoinHandle<T>) -> (T, i64) {
 
 fn assert_unknown<T: std::fmt::Debug>(answer: Result<T, Status>) {
     let refused = answer.expect_err("not durable, not done");
-    assert_eq!(
-        refusal(&refused),
-        (Code::Unavailable, "STORE_UNAVAILABLE".to_owned())
-    );
+    assert_eq!(refusal(&refused), (Code::Unavailable, "STORE_UNAVAILABLE".to_owned()));
     assert!(refused.message().contains("unknown"), "{refused:?}");
 }
 
@@ -184,11 +150,7 @@ async fn what_the_standby_has_not_confirmed_is_not_answered_as_done() {
         WHERE id = '{approved}' AND state = 'CONSUMED'"
     );
     let primary = connect(&pair.primary.url("approvals")).await;
-    let there = primary
-        .query_one(&state, &[])
-        .await
-        .expect("a count")
-        .get::<_, i64>(0);
+    let there = primary.query_one(&state, &[]).await.expect("a count").get::<_, i64>(0);
     assert_eq!(there, 1, "the primary has it, and would have said so");
     drop(server);
 
@@ -196,24 +158,14 @@ async fn what_the_standby_has_not_confirmed_is_not_answered_as_done() {
     drop(silence);
     let server = TestServer::on(&promoted.url("approvals")).await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
-    let decided = alice
-        .approvals
-        .clone()
-        .decide(decide)
-        .await
-        .expect("decided")
-        .into_inner();
+    let decided = alice.approvals.clone().decide(decide).await.expect("decided").into_inner();
     assert_eq!(
         decided.approval.expect("it").version,
         2,
         "the verdict was lost, and is given again"
     );
     let first = backend.require("w1", "delete_workspace").await;
-    assert_eq!(
-        told(&first),
-        (Outcome::Approved, ApprovalState::Consumed),
-        "for the first time"
-    );
+    assert_eq!(told(&first), (Outcome::Approved, ApprovalState::Consumed), "for the first time");
     let second = backend.require("w1", "delete_workspace").await;
     assert_eq!(second.outcome(), Outcome::Pending, "and the last");
     promoted.stop();
@@ -244,16 +196,8 @@ async fn what_the_standby_confirms_in_time_is_answered() {
 
     let (dead, promoted) = pair.fail_over().await;
     let server = TestServer::on(&promoted.url("approvals")).await;
-    let again = server
-        .caller("backend")
-        .await
-        .require("w1", "delete_workspace")
-        .await;
-    assert_eq!(
-        again.outcome(),
-        Outcome::Pending,
-        "what was acknowledged survived"
-    );
+    let again = server.caller("backend").await.require("w1", "delete_workspace").await;
+    assert_eq!(again.outcome(), Outcome::Pending, "what was acknowledged survived");
     promoted.stop();
     drop(dead);
 }

@@ -1,5 +1,7 @@
 //! What one more test needs: a database, a server on it, and callers.
 
+use std::net::SocketAddr;
+
 use approval_authority::proto::{
     self, ApprovalState, Decision, Outcome, RequireApprovalRequest, RequireApprovalResponse,
     approval_service_client::ApprovalServiceClient,
@@ -84,9 +86,7 @@ pub struct Credential(Option<MetadataValue<Ascii>>);
 impl Interceptor for Credential {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(credential) = &self.0 {
-            request
-                .metadata_mut()
-                .insert("authorization", credential.clone());
+            request.metadata_mut().insert("authorization", credential.clone());
         }
         Ok(request)
     }
@@ -100,12 +100,21 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// One of `SUBJECTS`, on a connection of its own; nobody without a credential for "".
-    pub async fn new(address: std::net::SocketAddr, subject: &str) -> Self {
+    /// One of `SUBJECTS`, on a connection of its own; nobody, without a credential, for "".
+    pub async fn new(address: SocketAddr, subject: &str) -> Self {
+        match subject {
+            "" => Self::with(address, None).await,
+            subject => Self::with_token(address, &format!("{subject}-token")).await,
+        }
+    }
+
+    pub async fn with_token(address: SocketAddr, token: &str) -> Self {
+        Self::with(address, Some(format!("Bearer {token}").parse().expect("ASCII"))).await
+    }
+
+    async fn with(address: SocketAddr, credential: Option<MetadataValue<Ascii>>) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         let channel = endpoint.connect().await.expect("a server there");
-        let credential = (!subject.is_empty())
-            .then(|| format!("Bearer {subject}-token").parse().expect("ASCII"));
         let with = Credential(credential);
         Self {
             approvals: ApprovalServiceClient::with_interceptor(channel.clone(), with.clone()),
@@ -115,21 +124,14 @@ impl Caller {
 
     /// Asks for an action in a workspace, with no context.
     pub async fn require(&self, workspace: &str, action: &str) -> RequireApprovalResponse {
-        self.ask(request(workspace, action))
-            .await
-            .expect("an answer of the gate's")
+        self.ask(request(workspace, action)).await.expect("an answer of the gate's")
     }
 
     pub async fn ask(
         &self,
         request: RequireApprovalRequest,
     ) -> Result<RequireApprovalResponse, Status> {
-        Ok(self
-            .approvals
-            .clone()
-            .require_approval(request)
-            .await?
-            .into_inner())
+        Ok(self.approvals.clone().require_approval(request).await?.into_inner())
     }
 
     pub async fn decide(&self, id: &str, decision: Decision) -> Result<proto::Approval, Status> {
@@ -152,16 +154,9 @@ impl Caller {
     }
 
     pub async fn get(&self, id: &str) -> Result<proto::Approval, Status> {
-        let request = proto::GetApprovalRequest {
-            approval_id: id.to_owned(),
-            ..Default::default()
-        };
-        let got = self
-            .approvals
-            .clone()
-            .get_approval(request)
-            .await?
-            .into_inner();
+        let request =
+            proto::GetApprovalRequest { approval_id: id.to_owned(), ..Default::default() };
+        let got = self.approvals.clone().get_approval(request).await?.into_inner();
         Ok(got.approval.expect("the approval"))
     }
 
@@ -169,24 +164,14 @@ impl Caller {
         &self,
         request: proto::ListApprovalsRequest,
     ) -> Result<proto::ListApprovalsResponse, Status> {
-        Ok(self
-            .approvals
-            .clone()
-            .list_approvals(request)
-            .await?
-            .into_inner())
+        Ok(self.approvals.clone().list_approvals(request).await?.into_inner())
     }
 
     pub async fn watch(
         &self,
         request: proto::WatchApprovalsRequest,
     ) -> Result<tonic::Streaming<proto::WatchApprovalsResponse>, Status> {
-        Ok(self
-            .approvals
-            .clone()
-            .watch_approvals(request)
-            .await?
-            .into_inner())
+        Ok(self.approvals.clone().watch_approvals(request).await?.into_inner())
     }
 
     pub async fn put_workspace(&self, id: &str, parent: &str) -> Result<(), Status> {
@@ -195,14 +180,8 @@ impl Caller {
             parent_id: parent.to_owned(),
             ..Default::default()
         };
-        let request = proto::PutWorkspaceRequest {
-            workspace: Some(workspace),
-        };
-        self.workspaces
-            .clone()
-            .put_workspace(request)
-            .await
-            .map(|_| ())
+        let request = proto::PutWorkspaceRequest { workspace: Some(workspace) };
+        self.workspaces.clone().put_workspace(request).await.map(|_| ())
     }
 }
 
@@ -222,9 +201,7 @@ pub fn context(members: &[(&str, f64)]) -> prost_types::Struct {
         let kind = Some(prost_types::value::Kind::NumberValue(*number));
         ((*name).to_owned(), prost_types::Value { kind })
     });
-    prost_types::Struct {
-        fields: fields.collect(),
-    }
+    prost_types::Struct { fields: fields.collect() }
 }
 
 /// The id in a gate's answer.
@@ -241,9 +218,6 @@ pub fn told(answer: &RequireApprovalResponse) -> (Outcome, ApprovalState) {
 /// The code of a status and the reason in its details.
 pub fn refusal(status: &Status) -> (Code, String) {
     let details = status.get_error_details();
-    let reason = details
-        .error_info()
-        .map(|info| info.reason.clone())
-        .unwrap_or_default();
+    let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
     (status.code(), reason)
 }

@@ -25,13 +25,7 @@ SELECT coalesce(string_agg(line, E'\\n' ORDER BY line), '') FROM (
 WHERE line NOT LIKE '%schema_history%'";
 
 async fn shape(database: &Database) -> String {
-    database
-        .connect()
-        .await
-        .query_one(SHAPE, &[])
-        .await
-        .expect("a shape")
-        .get(0)
+    database.connect().await.query_one(SHAPE, &[]).await.expect("a shape").get(0)
 }
 
 /// The reversals, newest first.
@@ -41,15 +35,8 @@ fn reversals() -> Vec<(u32, String)> {
         .expect("a folder")
         .map(|entry| {
             let path = entry.expect("an entry").path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .expect("a name");
-            let number = name
-                .split("__")
-                .next()
-                .and_then(|n| n.parse().ok())
-                .expect("a number");
+            let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+            let number = name.split("__").next().and_then(|n| n.parse().ok()).expect("a number");
             (number, fs::read_to_string(&path).expect("SQL"))
         })
         .collect();
@@ -81,10 +68,7 @@ async fn up_down_up() {
 
     assert_eq!(store.migrate().await.expect("migrated").len(), known.len());
     assert_eq!(shape(&database).await, up);
-    assert_eq!(
-        store.schema_status().await.expect("a status"),
-        SchemaStatus::Fits
-    );
+    assert_eq!(store.schema_status().await.expect("a status"), SchemaStatus::Fits);
 }
 
 #[tokio::test]
@@ -98,10 +82,7 @@ async fn two_that_migrate_at_once_both_succeed() {
     let (first, second) = tokio::join!(one.migrate(), two.migrate());
     first.expect("migrated");
     second.expect("migrated");
-    assert_eq!(
-        one.schema_status().await.expect("a status"),
-        SchemaStatus::Fits
-    );
+    assert_eq!(one.schema_status().await.expect("a status"), SchemaStatus::Fits);
 }
 
 #[tokio::test]
@@ -115,11 +96,7 @@ async fn a_schema_that_asks_for_a_newer_server_is_refused() {
     let as_new = "UPDATE approval_authority.schema_compatibility SET oldest_server = '0.1.0'";
     client.batch_execute(as_new).await.expect("updated");
     let status = database.store().schema_status().await.expect("a status");
-    assert_eq!(
-        status,
-        SchemaStatus::Fits,
-        "an old server goes on with a newer schema"
-    );
+    assert_eq!(status, SchemaStatus::Fits, "an old server goes on with a newer schema");
 }
 
 #[tokio::test]
@@ -140,34 +117,21 @@ async fn every_table_and_column_is_explained_and_every_check_has_a_name() {
 #[tokio::test]
 async fn the_schema_refuses_what_no_transition_leads_to() {
     let (database, server) = TestServer::new().await;
-    let held = server
-        .caller("backend")
-        .await
-        .require("w1", "delete_workspace")
-        .await;
+    let held = server.caller("backend").await.require("w1", "delete_workspace").await;
     let client = database.connect().await;
     for (set, constraint) in [
         ("state = 'CONSUMED'", "approvals_consumed_says_by_whom"),
         ("state = 'APPROVED'", "approvals_decided_has_its_time"),
-        (
-            "decide_time = create_time",
-            "approvals_pending_is_undecided",
-        ),
+        ("decide_time = create_time", "approvals_pending_is_undecided"),
         ("approvals_required = 0", "approvals_somebody_is_asked"),
-        (
-            "result = 'SUCCEEDED'",
-            "approvals_result_is_of_a_consumption",
-        ),
+        ("result = 'SUCCEEDED'", "approvals_result_is_of_a_consumption"),
         ("consumed_key = 'k'", "approvals_key_is_of_a_consumption"),
         ("state = 'GRANTED'", "approvals_state_is_known"),
     ] {
         let update =
             format!("UPDATE approval_authority.approvals SET {set} WHERE id = $1::text::uuid");
         let refused = client.execute(&update, &[&id(&held)]).await.expect_err(set);
-        let refused = refused
-            .as_db_error()
-            .and_then(|db| db.constraint())
-            .map(str::to_owned);
+        let refused = refused.as_db_error().and_then(|db| db.constraint()).map(str::to_owned);
         // Where several are broken, PostgreSQL names the first by name.
         assert_eq!(refused.as_deref(), Some(constraint), "{set}");
     }
@@ -184,12 +148,7 @@ async fn a_server_that_forgets_what_it_acknowledged_is_refused() {
         .expect("it")
         .get(0);
     let forget = format!("ALTER DATABASE {name} SET synchronous_commit = off");
-    database
-        .connect()
-        .await
-        .batch_execute(&forget)
-        .await
-        .expect("altered");
+    database.connect().await.batch_execute(&forget).await.expect("altered");
     match database.store().schema_status().await {
         Err(Failure::Unavailable(why)) => assert!(why.contains("synchronous_commit"), "{why}"),
         other => panic!("{other:?}"),

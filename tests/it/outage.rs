@@ -20,17 +20,10 @@ const DEADLINE: Duration = Duration::from_secs(12);
 
 async fn unavailable<T: std::fmt::Debug>(call: impl Future<Output = Result<T, Status>>) {
     let began = Instant::now();
-    let answer = tokio::time::timeout(DEADLINE, call)
-        .await
-        .expect("an answer in time");
+    let answer = tokio::time::timeout(DEADLINE, call).await.expect("an answer in time");
     let refused = answer.expect_err("no database, no answer that lets through");
     let expected = (Code::Unavailable, "STORE_UNAVAILABLE".to_owned());
-    assert_eq!(
-        refusal(&refused),
-        expected,
-        "{refused:?} after {:?}",
-        began.elapsed()
-    );
+    assert_eq!(refusal(&refused), expected, "{refused:?} after {:?}", began.elapsed());
 }
 
 /// Calls until the service has recovered.
@@ -41,10 +34,7 @@ async fn until_answered(backend: &Caller, workspace: &str) -> proto::RequireAppr
             Ok(answer) => return answer,
             Err(refused) => {
                 assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
-                assert!(
-                    began.elapsed() < Duration::from_secs(30),
-                    "it does not recover"
-                );
+                assert!(began.elapsed() < Duration::from_secs(30), "it does not recover");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -54,9 +44,7 @@ async fn until_answered(backend: &Caller, workspace: &str) -> proto::RequireAppr
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_ends_in_unavailable_and_the_service_recovers_by_itself() {
     let folder = cluster_folder();
-    let cluster = Cluster::start(&installation(), &folder, "", Keep::Data)
-        .await
-        .expect("started");
+    let cluster = Cluster::start(&installation(), &folder, "", Keep::Data).await.expect("started");
     cluster.create_database("approvals").await.expect("created");
     let url = cluster.url("approvals");
     store(&url).migrate().await.expect("migrated");
@@ -77,14 +65,9 @@ async fn every_call_ends_in_unavailable_and_the_service_recovers_by_itself() {
     unavailable(alice.watch(proto::WatchApprovalsRequest::default())).await;
     unavailable(admin.put_workspace("w1", "")).await;
 
-    let cluster = Cluster::start(&installation(), &folder, "", Keep::Nothing)
-        .await
-        .expect("again");
+    let cluster = Cluster::start(&installation(), &folder, "", Keep::Nothing).await.expect("again");
     let through = until_answered(&backend, "w1").await;
-    assert_eq!(
-        (through.outcome(), id(&through)),
-        (Outcome::Approved, approved)
-    );
+    assert_eq!((through.outcome(), id(&through)), (Outcome::Approved, approved));
     assert_eq!(id(&until_answered(&backend, "w2").await), pending);
     drop(server);
     cluster.stop();
@@ -93,9 +76,8 @@ async fn every_call_ends_in_unavailable_and_the_service_recovers_by_itself() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_stops_answering_holds_nobody_past_the_deadline() {
     let folder = cluster_folder();
-    let cluster = Cluster::start(&installation(), &folder, "", Keep::Nothing)
-        .await
-        .expect("started");
+    let cluster =
+        Cluster::start(&installation(), &folder, "", Keep::Nothing).await.expect("started");
     cluster.create_database("approvals").await.expect("created");
     let url = cluster.url("approvals");
     store(&url).migrate().await.expect("migrated");
@@ -109,30 +91,14 @@ async fn a_database_that_stops_answering_holds_nobody_past_the_deadline() {
     let began = Instant::now();
     let mut ask = tonic::Request::new(request("w1", "delete_workspace"));
     ask.set_timeout(Duration::from_secs(2));
-    let refused = backend
-        .approvals
-        .clone()
-        .require_approval(ask)
-        .await
-        .expect_err("no answer");
+    let refused = backend.approvals.clone().require_approval(ask).await.expect_err("no answer");
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
-    assert!(
-        began.elapsed() < Duration::from_secs(2),
-        "before the caller gives up"
-    );
+    assert!(began.elapsed() < Duration::from_secs(2), "before the caller gives up");
     drop(silence);
 
     // What the caller gave up on may have gone through meanwhile, and then it was used: once, and for nothing.
     let answer = until_answered(&backend, "w1").await;
-    let consumed = alice
-        .get(&approved)
-        .await
-        .expect("it")
-        .consume_time
-        .is_some();
-    assert_eq!(
-        answer.outcome() == Outcome::Approved || id(&answer) != approved,
-        consumed
-    );
+    let consumed = alice.get(&approved).await.expect("it").consume_time.is_some();
+    assert_eq!(answer.outcome() == Outcome::Approved || id(&answer) != approved, consumed);
     cluster.stop();
 }

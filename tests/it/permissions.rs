@@ -20,11 +20,7 @@ fn denied(reason: &str) -> (Code, String) {
 fn every_call_of_the_contract_is_in_the_table_and_nothing_else() {
     let descriptors = prost_types::FileDescriptorSet::decode(DESCRIPTORS).expect("descriptors");
     let mut calls: Vec<String> = Vec::new();
-    for file in descriptors
-        .file
-        .iter()
-        .filter(|file| file.package() == "approvals.v1")
-    {
+    for file in descriptors.file.iter().filter(|file| file.package() == "approvals.v1") {
         for service in &file.service {
             calls.extend(
                 service.method.iter().map(|method| {
@@ -33,10 +29,7 @@ fn every_call_of_the_contract_is_in_the_table_and_nothing_else() {
             );
         }
     }
-    let mut table: Vec<&str> = PERMISSIONS
-        .iter()
-        .map(|permission| permission.path)
-        .collect();
+    let mut table: Vec<&str> = PERMISSIONS.iter().map(|permission| permission.path).collect();
     calls.sort();
     table.sort_unstable();
     assert_eq!(calls, table);
@@ -47,19 +40,9 @@ async fn without_a_credential_nobody_is_answered() {
     let (_, server) = TestServer::new().await;
     for nobody in ["", "unknown"] {
         let mut nobody = server.caller(nobody).await;
-        let refused = nobody
-            .ask(request("w1", "delete_workspace"))
-            .await
-            .expect_err("nobody");
-        assert_eq!(
-            refusal(&refused),
-            (Code::Unauthenticated, "UNAUTHENTICATED".to_owned())
-        );
-        let refused = nobody
-            .approvals
-            .get_policy(GetPolicyRequest {})
-            .await
-            .expect_err("nobody");
+        let refused = nobody.ask(request("w1", "delete_workspace")).await.expect_err("nobody");
+        assert_eq!(refusal(&refused), (Code::Unauthenticated, "UNAUTHENTICATED".to_owned()));
+        let refused = nobody.approvals.get_policy(GetPolicyRequest {}).await.expect_err("nobody");
         assert_eq!(refused.code(), Code::Unauthenticated);
         let refused = nobody.put_workspace("w1", "").await.expect_err("nobody");
         assert_eq!(refused.code(), Code::Unauthenticated);
@@ -70,50 +53,26 @@ async fn without_a_credential_nobody_is_answered() {
 async fn two_credentials_are_none() {
     let (_, server) = TestServer::new().await;
     let mut ask = tonic::Request::new(request("w1", "delete_workspace"));
-    ask.metadata_mut().append(
-        "authorization",
-        "Bearer backend-token".parse().expect("ASCII"),
-    );
-    ask.metadata_mut().append(
-        "authorization",
-        "Bearer alice-token".parse().expect("ASCII"),
-    );
+    ask.metadata_mut().append("authorization", "Bearer backend-token".parse().expect("ASCII"));
+    ask.metadata_mut().append("authorization", "Bearer alice-token".parse().expect("ASCII"));
     let mut nobody = server.caller("").await;
-    let refused = nobody
-        .approvals
-        .require_approval(ask)
-        .await
-        .expect_err("two");
+    let refused = nobody.approvals.require_approval(ask).await.expect_err("two");
     assert_eq!(refused.code(), Code::Unauthenticated);
 }
 
 #[tokio::test]
 async fn default_deny() {
     let (_, server) = TestServer::new().await;
-    let held = server
-        .caller("backend")
-        .await
-        .require("w1", "secret_write")
-        .await;
+    let held = server.caller("backend").await.require("w1", "secret_write").await;
     let mut stranger = server.caller("stranger").await;
     let missing = denied("ROLE_MISSING");
-    let refused = stranger
-        .ask(request("w1", "secret_write"))
-        .await
-        .expect_err("no role");
+    let refused = stranger.ask(request("w1", "secret_write")).await.expect_err("no role");
     assert_eq!(refusal(&refused), missing);
-    let refused = stranger
-        .list(ListApprovalsRequest::default())
-        .await
-        .expect_err("no role");
+    let refused = stranger.list(ListApprovalsRequest::default()).await.expect_err("no role");
     assert_eq!(refusal(&refused), missing);
     let refused = stranger.get(&id(&held)).await.expect_err("no role");
     assert_eq!(refusal(&refused), missing);
-    let refused = stranger
-        .approvals
-        .get_policy(GetPolicyRequest {})
-        .await
-        .expect_err("no role");
+    let refused = stranger.approvals.get_policy(GetPolicyRequest {}).await.expect_err("no role");
     assert_eq!(refusal(&refused), missing);
 }
 
@@ -122,56 +81,27 @@ async fn a_role_opens_its_own_calls_only() {
     let (_, server) = TestServer::new().await;
     let backend = server.caller("backend").await;
     let held = backend.require("w1", "secret_write").await;
-    backend
-        .get(&id(&held))
-        .await
-        .expect("a requester reads what it requested");
-    let refused = backend
-        .decide(&id(&held), Decision::Approve)
-        .await
-        .expect_err("a requester");
+    backend.get(&id(&held)).await.expect("a requester reads what it requested");
+    let refused = backend.decide(&id(&held), Decision::Approve).await.expect_err("a requester");
     assert_eq!(refusal(&refused), denied("NOT_AN_APPROVER"));
-    let refused = backend
-        .list(ListApprovalsRequest::default())
-        .await
-        .expect_err("a requester");
+    let refused = backend.list(ListApprovalsRequest::default()).await.expect_err("a requester");
     assert_eq!(refusal(&refused), denied("ROLE_MISSING"));
-    let other = server
-        .caller("backend-2")
-        .await
-        .get(&id(&held))
-        .await
-        .expect_err("not its own");
-    assert_eq!(
-        refusal(&other),
-        (Code::NotFound, "APPROVAL_NOT_FOUND".to_owned())
-    );
+    let other = server.caller("backend-2").await.get(&id(&held)).await.expect_err("not its own");
+    assert_eq!(refusal(&other), (Code::NotFound, "APPROVAL_NOT_FOUND".to_owned()));
 
     let viewer = server.caller("viewer").await;
     viewer.get(&id(&held)).await.expect("a viewer reads");
-    let refused = viewer
-        .decide(&id(&held), Decision::Approve)
-        .await
-        .expect_err("a viewer");
+    let refused = viewer.decide(&id(&held), Decision::Approve).await.expect_err("a viewer");
     assert_eq!(refusal(&refused), denied("NOT_AN_APPROVER"));
-    let refused = viewer
-        .ask(request("w1", "secret_write"))
-        .await
-        .expect_err("a viewer");
+    let refused = viewer.ask(request("w1", "secret_write")).await.expect_err("a viewer");
     assert_eq!(refusal(&refused), denied("ROLE_MISSING"));
 
     let alice = server.caller("alice").await;
-    let refused = alice
-        .put_workspace("w1", "")
-        .await
-        .expect_err("an approver");
+    let refused = alice.put_workspace("w1", "").await.expect_err("an approver");
     assert_eq!(refusal(&refused), denied("ROLE_MISSING"));
     let admin = server.caller("admin").await;
     admin.put_workspace("w1", "").await.expect("an admin");
-    let refused = admin
-        .decide(&id(&held), Decision::Approve)
-        .await
-        .expect_err("an admin");
+    let refused = admin.decide(&id(&held), Decision::Approve).await.expect_err("an admin");
     assert_eq!(refusal(&refused), denied("NOT_AN_APPROVER"));
 }
 
@@ -185,44 +115,21 @@ async fn a_role_holds_in_its_namespace_subtree_and_actions() {
     let outside = id(&backend.require("outside", "delete_workspace").await);
 
     let elsewhere = server.caller("acme-only").await;
-    let refused = elsewhere
-        .decide(&inside, Decision::Approve)
-        .await
-        .expect_err("elsewhere");
-    assert_eq!(
-        refusal(&refused),
-        (Code::NotFound, "APPROVAL_NOT_FOUND".to_owned())
-    );
-    let refused = elsewhere
-        .list(ListApprovalsRequest::default())
-        .await
-        .expect_err("elsewhere");
+    let refused = elsewhere.decide(&inside, Decision::Approve).await.expect_err("elsewhere");
+    assert_eq!(refusal(&refused), (Code::NotFound, "APPROVAL_NOT_FOUND".to_owned()));
+    let refused = elsewhere.list(ListApprovalsRequest::default()).await.expect_err("elsewhere");
     assert_eq!(refusal(&refused), denied("ROLE_MISSING"));
 
     let tree = server.caller("tree-approver").await;
-    let refused = tree
-        .decide(&outside, Decision::Approve)
-        .await
-        .expect_err("outside");
-    assert_eq!(
-        refusal(&refused),
-        (Code::NotFound, "APPROVAL_NOT_FOUND".to_owned())
-    );
-    tree.decide(&inside, Decision::Approve)
-        .await
-        .expect("in its subtree");
+    let refused = tree.decide(&outside, Decision::Approve).await.expect_err("outside");
+    assert_eq!(refusal(&refused), (Code::NotFound, "APPROVAL_NOT_FOUND".to_owned()));
+    tree.decide(&inside, Decision::Approve).await.expect("in its subtree");
 
     let secrets = server.caller("secrets-approver").await;
-    let refused = secrets
-        .decide(&outside, Decision::Approve)
-        .await
-        .expect_err("another action");
+    let refused = secrets.decide(&outside, Decision::Approve).await.expect_err("another action");
     assert_eq!(refusal(&refused), denied("NOT_AN_APPROVER"));
     let secret = id(&backend.require("outside", "secret_write").await);
-    secrets
-        .decide(&secret, Decision::Approve)
-        .await
-        .expect("its action");
+    secrets.decide(&secret, Decision::Approve).await.expect("its action");
 }
 
 #[tokio::test]
@@ -234,24 +141,13 @@ async fn nobody_approves_what_they_asked_for() {
     let own = denied("SELF_APPROVAL");
     let alice = server.caller("alice").await;
     let asked = id(&alice.require("w1", "secret_write").await);
-    let refused = alice
-        .decide(&asked, Decision::Approve)
-        .await
-        .expect_err("her own");
+    let refused = alice.decide(&asked, Decision::Approve).await.expect_err("her own");
     assert_eq!(refusal(&refused), own);
     for name in ["alice", "tokens:alice"] {
         let mut for_alice = request("w1", "secret_write");
         for_alice.on_behalf_of = name.to_owned();
-        let asked = id(&server
-            .caller("backend")
-            .await
-            .ask(for_alice)
-            .await
-            .expect("held"));
-        let refused = alice
-            .decide(&asked, Decision::Approve)
-            .await
-            .expect_err("for her");
+        let asked = id(&server.caller("backend").await.ask(for_alice).await.expect("held"));
+        let refused = alice.decide(&asked, Decision::Approve).await.expect_err("for her");
         assert_eq!(refusal(&refused), own, "{name}");
         server.caller("bob").await.approve(&asked).await;
     }

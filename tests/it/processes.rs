@@ -4,6 +4,7 @@ use std::{process::Stdio, time::Duration};
 
 use approval_authority::{
     embedded::Cluster,
+    grpc::server::Drained,
     proto::{self, Start, WatchApprovalsRequest, watch_approvals_response::Message},
 };
 use nix::{
@@ -13,10 +14,14 @@ use nix::{
 use tokio::process::Child;
 use tonic::{Code, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest,
+};
 
 use crate::{
     database::Database,
-    harness::{id, refusal, request},
+    harness::{TestServer, id, refusal, request},
     server::{Process, program, write_deployment},
 };
 
@@ -25,9 +30,7 @@ pub fn processes(cluster: &Cluster) -> Vec<i32> {
     let postmaster = cluster.pid().expect("running");
     let children = format!("/proc/{postmaster}/task/{postmaster}/children");
     let children = std::fs::read_to_string(children).expect("a process");
-    let children = children
-        .split_whitespace()
-        .map(|pid| pid.parse().expect("a number"));
+    let children = children.split_whitespace().map(|pid| pid.parse().expect("a number"));
     [postmaster].into_iter().chain(children).collect()
 }
 
@@ -59,15 +62,8 @@ impl Drop for Silence {
 /// What a `serve` that refuses to start says.
 async fn refuses(folder: &std::path::Path) -> String {
     let mut command = program();
-    command
-        .arg("serve")
-        .arg("--config")
-        .arg(folder.join("approval-authority.toml"));
-    let output = command
-        .stderr(Stdio::piped())
-        .output()
-        .await
-        .expect("the program");
+    command.arg("serve").arg("--config").arg(folder.join("approval-authority.toml"));
+    let output = command.stderr(Stdio::piped()).output().await.expect("the program");
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8(output.stderr).expect("text")
 }
@@ -89,72 +85,33 @@ async fn it_refuses_to_start_when_it_is_unsure() {
         std::fs::write(path, text.replacen(from, to, 1)).expect("written");
     };
     write("[admin]\nlissten = 1\n");
-    assert!(
-        refuses(folder.path()).await.contains("admin"),
-        "an unknown key"
-    );
+    assert!(refuses(folder.path()).await.contains("admin"), "an unknown key");
     write("");
-    edit(
-        "policy.toml",
-        "approvals_required = 2",
-        "approvals_required = 0",
-    );
-    assert!(
-        refuses(folder.path()).await.contains("approvals_required"),
-        "a quorum of none"
-    );
+    edit("policy.toml", "approvals_required = 2", "approvals_required = 0");
+    assert!(refuses(folder.path()).await.contains("approvals_required"), "a quorum of none");
     write("");
     edit("approval-authority.toml", "127.0.0.1:0", "0.0.0.0:0");
-    assert!(
-        refuses(folder.path()).await.contains("plaintext"),
-        "plaintext for everybody"
-    );
+    assert!(refuses(folder.path()).await.contains("plaintext"), "plaintext for everybody");
     write("");
-    edit(
-        "approval-authority.toml",
-        "[auth.tokens]\nfile = \"tokens.toml\"\n",
-        "",
-    );
-    assert!(
-        refuses(folder.path()).await.contains("auth"),
-        "nobody could be told apart"
-    );
+    edit("approval-authority.toml", "[auth.tokens]\nfile = \"tokens.toml\"\n", "");
+    assert!(refuses(folder.path()).await.contains("auth"), "nobody could be told apart");
     write("");
     edit("tokens.toml", "sha256 = \"", "sha256 = \"zz");
-    assert!(
-        refuses(folder.path()).await.contains("sha256"),
-        "a broken token"
-    );
+    assert!(refuses(folder.path()).await.contains("sha256"), "a broken token");
     let newer = "UPDATE approval_authority.schema_compatibility SET oldest_server = '9.0.0'";
-    database
-        .connect()
-        .await
-        .batch_execute(newer)
-        .await
-        .expect("updated");
+    database.connect().await.batch_execute(newer).await.expect("updated");
     write("");
-    assert!(
-        refuses(folder.path()).await.contains("9.0.0"),
-        "a schema from the future"
-    );
+    assert!(refuses(folder.path()).await.contains("9.0.0"), "a schema from the future");
 }
 
 #[tokio::test]
 async fn it_asks_for_a_migration_or_makes_it() {
     let database = Database::new().await;
     let drop = "DROP SCHEMA approval_authority CASCADE";
-    database
-        .connect()
-        .await
-        .batch_execute(drop)
-        .await
-        .expect("dropped");
+    database.connect().await.batch_execute(drop).await.expect("dropped");
     let folder = tempfile::tempdir().expect("a folder");
     let config = write_deployment(folder.path(), &database.url, "");
-    assert!(
-        refuses(folder.path()).await.contains("migrate"),
-        "an empty database"
-    );
+    assert!(refuses(folder.path()).await.contains("migrate"), "an empty database");
 
     let migrate = |status: bool| {
         let mut command = program();
@@ -182,11 +139,7 @@ async fn it_waits_for_a_database_that_is_not_there_yet() {
     let later = database.url.replace("dbname=", "dbname=later_");
     let config = write_deployment(folder.path(), &later, "");
     let mut command = program();
-    command
-        .env("RUST_LOG", "warn")
-        .arg("serve")
-        .arg("--config")
-        .arg(config);
+    command.env("RUST_LOG", "warn").arg("serve").arg("--config").arg(config);
     command.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().expect("the program");
     let stdout = child.stdout.take().expect("piped");
@@ -206,27 +159,14 @@ async fn sigterm_and_ctrl_c_drain() {
     let database = Database::new().await;
     for stop in [Signal::SIGTERM, Signal::SIGINT] {
         let mut process = Process::serve(&database.url).await;
-        let (backend, viewer) = (
-            process.caller("backend").await,
-            process.caller("viewer").await,
-        );
-        let watch = WatchApprovalsRequest {
-            start: Start::Unspecified.into(),
-            ..Default::default()
-        };
+        let (backend, viewer) = (process.caller("backend").await, process.caller("viewer").await);
+        let watch =
+            WatchApprovalsRequest { start: Start::Unspecified.into(), ..Default::default() };
         let mut stream = viewer.watch(watch).await.expect("a stream");
-        stream
-            .message()
-            .await
-            .expect("a message")
-            .expect("a bookmark");
+        stream.message().await.expect("a message").expect("a bookmark");
         let held = backend.require(&stop.to_string(), "secret_write").await;
         process.signal(stop);
-        let event = stream
-            .message()
-            .await
-            .expect("a message")
-            .expect("no end yet");
+        let event = stream.message().await.expect("a message").expect("no end yet");
         match event.message {
             Some(Message::Event(event)) => {
                 assert_eq!(event.approval.expect("it").id, id(&held), "its last event");
@@ -243,23 +183,12 @@ async fn sigterm_and_ctrl_c_drain() {
 async fn a_killed_server_loses_nothing_that_it_acknowledged() {
     let database = Database::new().await;
     let mut process = Process::serve(&database.url).await;
-    let held = process
-        .caller("backend")
-        .await
-        .require("w1", "secret_write")
-        .await;
+    let held = process.caller("backend").await.require("w1", "secret_write").await;
     process.caller("alice").await.approve(&id(&held)).await;
     process.child.kill().await.expect("killed");
     let process = Process::serve(&database.url).await;
-    let through = process
-        .caller("backend")
-        .await
-        .require("w1", "secret_write")
-        .await;
-    assert_eq!(
-        (through.outcome(), id(&through)),
-        (proto::Outcome::Approved, id(&held))
-    );
+    let through = process.caller("backend").await.require("w1", "secret_write").await;
+    assert_eq!((through.outcome(), id(&through)), (proto::Outcome::Approved, id(&held)));
 }
 
 #[tokio::test]
@@ -267,42 +196,49 @@ async fn health_is_open_and_says_that_it_serves() {
     let database = Database::new().await;
     let process = Process::serve(&database.url).await;
     let endpoint = Endpoint::from_shared(format!("http://{}", process.address));
-    let channel = endpoint
-        .expect("an address")
-        .connect()
-        .await
-        .expect("connected");
+    let channel = endpoint.expect("an address").connect().await.expect("connected");
     let mut health = HealthClient::new(channel);
-    for service in [
-        "",
-        "approvals.v1.ApprovalService",
-        "approvals.v1.WorkspaceService",
-    ] {
-        let check = HealthCheckRequest {
-            service: service.to_owned(),
-        };
+    for service in ["", "approvals.v1.ApprovalService", "approvals.v1.WorkspaceService"] {
+        let check = HealthCheckRequest { service: service.to_owned() };
         let health = health.check(check).await.expect("healthy").into_inner();
         assert_eq!(health.status, 1, "{service} is serving");
     }
-    let refused = process
-        .caller("")
-        .await
-        .ask(request("w", "secret_write"))
+    let refused = process.caller("").await.ask(request("w", "secret_write")).await;
+    assert_eq!(refused.expect_err("no credential").code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn reflection_tells_the_contract_in_its_newer_version_too() {
+    let (_, server) = TestServer::new().await;
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address));
+    let channel = endpoint.expect("an address").connect().await.expect("connected");
+    let list = ServerReflectionRequest {
+        message_request: Some(MessageRequest::ListServices(String::new())),
+        ..Default::default()
+    };
+    let asked = ServerReflectionClient::new(channel)
+        .server_reflection_info(tokio_stream::iter([list]))
         .await;
-    assert_eq!(
-        refused.expect_err("no credential").code(),
-        Code::Unauthenticated
-    );
+    let answer = asked.expect("answered").into_inner().message().await.expect("a message");
+    let answer = format!("{answer:?}");
+    for service in ["approvals.v1.ApprovalService", "approvals.v1.WorkspaceService"] {
+        assert!(answer.contains(service), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_nobody_that_is_not_there() {
+    let (_, server) = TestServer::new().await;
+    let viewer = server.caller("viewer").await;
+    let mut stream = viewer.watch(WatchApprovalsRequest::default()).await.expect("a stream");
+    stream.message().await.expect("a message").expect("a bookmark");
+    assert_eq!(server.drain().await, Drained::Completely);
 }
 
 #[tokio::test]
 async fn a_new_token_is_random_and_its_entry_opens() {
     let new = || async {
-        let output = program()
-            .args(["token", "new", "ci"])
-            .output()
-            .await
-            .expect("the program");
+        let output = program().args(["token", "new", "ci"]).output().await.expect("the program");
         String::from_utf8(output.stdout).expect("text")
     };
     let (one, two) = (new().await, new().await);
@@ -312,10 +248,7 @@ async fn a_new_token_is_random_and_its_entry_opens() {
     let entry = one.split_once("[[tokens]]").expect("an entry").1;
     let tokens = approval_authority::auth::tokens::Tokens::parse(&format!("[[tokens]]{entry}"));
     let now = "2026-01-01T00:00:00Z".parse().expect("a time");
-    let identity = tokens
-        .expect("well-formed")
-        .authenticate(token, now)
-        .expect("known");
+    let identity = tokens.expect("well-formed").authenticate(token, now).expect("known");
     assert_eq!(identity.principal.as_str(), "tokens:ci");
     assert!(!entry.contains(token));
 }

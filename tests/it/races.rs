@@ -27,10 +27,7 @@ impl Two {
 
     /// The same caller on each server.
     async fn both(&self, subject: &str) -> [Caller; 2] {
-        [
-            self.one.caller(subject).await,
-            self.two.caller(subject).await,
-        ]
+        [self.one.caller(subject).await, self.two.caller(subject).await]
     }
 
     /// 200 calls for one operation at once, half to each server.
@@ -41,11 +38,7 @@ impl Two {
             let ask = request(workspace, "delete_workspace");
             tokio::spawn(async move { caller.ask(ask).await.expect("an answer of the gate's") })
         });
-        join_all(calls)
-            .await
-            .into_iter()
-            .map(|call| call.expect("no panic"))
-            .collect()
+        join_all(calls).await.into_iter().map(|call| call.expect("no panic")).collect()
     }
 
     async fn pending_rows(&self, workspace: &str) -> i64 {
@@ -65,30 +58,17 @@ async fn of_many_calls_one_asks_and_of_many_more_one_is_let_through() {
         let workspace = format!("w{run}");
         let answers = two.storm(&workspace).await;
         let asked = id(&answers[0]);
-        assert!(
-            answers
-                .iter()
-                .all(|a| a.outcome() == Outcome::Pending && id(a) == asked)
-        );
+        assert!(answers.iter().all(|a| a.outcome() == Outcome::Pending && id(a) == asked));
         assert_eq!(two.pending_rows(&workspace).await, 1, "run {run}");
 
         alice.approve(&asked).await;
         let answers = two.storm(&workspace).await;
-        let through: Vec<_> = answers
-            .iter()
-            .filter(|a| a.outcome() == Outcome::Approved)
-            .collect();
+        let through: Vec<_> = answers.iter().filter(|a| a.outcome() == Outcome::Approved).collect();
         assert_eq!(through.len(), 1, "run {run}");
         assert_eq!(id(through[0]), asked);
-        let held: Vec<_> = answers
-            .iter()
-            .filter(|a| a.outcome() == Outcome::Pending)
-            .collect();
+        let held: Vec<_> = answers.iter().filter(|a| a.outcome() == Outcome::Pending).collect();
         assert_eq!(held.len(), CALLS - 1, "run {run}");
-        assert!(
-            held.iter().all(|a| id(a) == id(held[0]) && id(a) != asked),
-            "run {run}"
-        );
+        assert!(held.iter().all(|a| id(a) == id(held[0]) && id(a) != asked), "run {run}");
         assert_eq!(two.pending_rows(&workspace).await, 1, "run {run}");
     }
     println!("{RUNS} runs of 2 x {CALLS} calls on two servers: one asked, one let through in each");
@@ -102,9 +82,7 @@ async fn two_verdicts_at_once_settle_once() {
     let (alice, bob) = (two.one.caller("alice").await, two.two.caller("bob").await);
     let mut denied = 0;
     for run in 0..RUNS {
-        let held = backend
-            .require(&format!("w{run}"), "delete_workspace")
-            .await;
+        let held = backend.require(&format!("w{run}"), "delete_workspace").await;
         let asked = id(&held);
         let (yes, no) = tokio::join!(
             alice.decide(&asked, Decision::Approve),
@@ -143,11 +121,7 @@ async fn a_quorum_is_counted_across_servers() {
         let (a, b) = tokio::join!(alice.approve(&asked), bob.approve(&asked));
         let mut states = [a.state(), b.state()];
         states.sort_unstable();
-        assert_eq!(
-            states,
-            [ApprovalState::Pending, ApprovalState::Approved],
-            "run {run}"
-        );
+        assert_eq!(states, [ApprovalState::Pending, ApprovalState::Approved], "run {run}");
     }
     println!("{RUNS} runs of a quorum of two given at once on two servers");
 }
@@ -160,9 +134,7 @@ async fn one_log_stays_dense_whoever_writes() {
         let caller = callers[writer % 2].clone();
         tokio::spawn(async move {
             for number in 0..25 {
-                caller
-                    .require(&format!("w{}-{number}", writer / 2), "secret_write")
-                    .await;
+                caller.require(&format!("w{}-{number}", writer / 2), "secret_write").await;
             }
         })
     });
@@ -175,9 +147,5 @@ async fn one_log_stays_dense_whoever_writes() {
         WHERE step <> 1";
     assert_eq!(two.database.count(gaps).await, 0);
     let events = "SELECT count(*) FROM approval_authority.events";
-    assert_eq!(
-        two.database.count(events).await,
-        8 * 25,
-        "one question for each operation"
-    );
+    assert_eq!(two.database.count(events).await, 8 * 25, "one question for each operation");
 }

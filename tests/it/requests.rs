@@ -12,16 +12,10 @@ use crate::harness::{TestServer, context, id, refusal, request};
 
 /// The fields that a refusal names.
 fn fields(refused: &Status) -> Vec<String> {
-    assert_eq!(
-        refusal(refused),
-        (Code::InvalidArgument, "FIELD_INVALID".to_owned())
-    );
+    assert_eq!(refusal(refused), (Code::InvalidArgument, "FIELD_INVALID".to_owned()));
     let details = refused.get_error_details();
     let violations = &details.bad_request().expect("violations").field_violations;
-    violations
-        .iter()
-        .map(|violation| violation.field.clone())
-        .collect()
+    violations.iter().map(|violation| violation.field.clone()).collect()
 }
 
 #[tokio::test]
@@ -35,10 +29,7 @@ async fn all_violations_are_named_at_once() {
         reason: "x".repeat(2_001),
         context: Some(context(&[("n", f64::NAN)])),
         idempotency_key: "k".repeat(129),
-        wait: Some(prost_types::Duration {
-            seconds: 61,
-            nanos: 0,
-        }),
+        wait: Some(prost_types::Duration { seconds: 61, nanos: 0 }),
         on_behalf_of: "o".repeat(257),
     };
     assert_eq!(
@@ -62,21 +53,10 @@ async fn all_violations_are_named_at_once() {
         reason: "\0".to_owned(),
         request_hash: "ABC".to_owned(),
     };
-    let refused = alice
-        .approvals
-        .clone()
-        .decide(all_wrong)
-        .await
-        .expect_err("wrong");
+    let refused = alice.approvals.clone().decide(all_wrong).await.expect_err("wrong");
     assert_eq!(
         fields(&refused),
-        [
-            "namespace",
-            "approval_id",
-            "decision",
-            "reason",
-            "request_hash"
-        ]
+        ["namespace", "approval_id", "decision", "reason", "request_hash"]
     );
     let all_wrong = ListApprovalsRequest {
         namespace: "!".to_owned(),
@@ -89,13 +69,7 @@ async fn all_violations_are_named_at_once() {
     let refused = alice.list(all_wrong).await.expect_err("wrong");
     assert_eq!(
         fields(&refused),
-        [
-            "namespace",
-            "workspace_ids[1]",
-            "states",
-            "actions[0]",
-            "page_size"
-        ]
+        ["namespace", "workspace_ids[1]", "states", "actions[0]", "page_size"]
     );
     let all_wrong = WatchApprovalsRequest {
         namespace: "!".to_owned(),
@@ -106,23 +80,14 @@ async fn all_violations_are_named_at_once() {
     let refused = alice.watch(all_wrong).await.expect_err("wrong");
     assert_eq!(fields(&refused), ["namespace", "event_types", "start"]);
     let nothing = GetApprovalRequest::default();
-    let refused = alice
-        .approvals
-        .clone()
-        .get_approval(nothing)
-        .await
-        .expect_err("wrong");
+    let refused = alice.approvals.clone().get_approval(nothing).await.expect_err("wrong");
     assert_eq!(fields(&refused), ["approval_id"]);
 }
 
 #[tokio::test]
 async fn to_deny_takes_a_reason() {
     let (_, server) = TestServer::new().await;
-    let held = server
-        .caller("backend")
-        .await
-        .require("w1", "secret_write")
-        .await;
+    let held = server.caller("backend").await.require("w1", "secret_write").await;
     let alice = server.caller("alice").await;
     let deny = DecideRequest {
         approval_id: id(&held),
@@ -130,23 +95,14 @@ async fn to_deny_takes_a_reason() {
         reason: " \n".to_owned(),
         ..Default::default()
     };
-    let refused = alice
-        .approvals
-        .clone()
-        .decide(deny)
-        .await
-        .expect_err("no reason");
+    let refused = alice.approvals.clone().decide(deny).await.expect_err("no reason");
     assert_eq!(fields(&refused), ["reason"]);
 }
 
 #[tokio::test]
 async fn a_verdict_on_something_else_than_was_shown_is_refused() {
     let (_, server) = TestServer::new().await;
-    let held = server
-        .caller("backend")
-        .await
-        .require("w1", "secret_write")
-        .await;
+    let held = server.caller("backend").await.require("w1", "secret_write").await;
     let alice = server.caller("alice").await;
     let decide = |request_hash: &str| DecideRequest {
         approval_id: id(&held),
@@ -154,54 +110,25 @@ async fn a_verdict_on_something_else_than_was_shown_is_refused() {
         request_hash: request_hash.to_owned(),
         ..Default::default()
     };
-    let other = alice
-        .approvals
-        .clone()
-        .decide(decide(&"0".repeat(64)))
-        .await
-        .expect_err("other");
+    let other = alice.approvals.clone().decide(decide(&"0".repeat(64))).await.expect_err("other");
     assert_eq!(refusal(&other), (Code::Aborted, "HASH_MISMATCH".to_owned()));
     let shown = held.approval.as_ref().expect("it").request_hash.clone();
-    alice
-        .approvals
-        .clone()
-        .decide(decide(&shown))
-        .await
-        .expect("what was shown");
+    alice.approvals.clone().decide(decide(&shown)).await.expect("what was shown");
 }
 
 #[tokio::test]
 async fn a_settled_approval_says_how_it_stands() {
     let (_, server) = TestServer::new().await;
-    let held = server
-        .caller("backend")
-        .await
-        .require("w1", "secret_write")
-        .await;
+    let held = server.caller("backend").await.require("w1", "secret_write").await;
     server.caller("alice").await.deny(&id(&held)).await;
     let bob = server.caller("bob").await;
-    let late = bob
-        .decide(&id(&held), proto::Decision::Approve)
-        .await
-        .expect_err("settled");
-    assert_eq!(
-        refusal(&late),
-        (Code::FailedPrecondition, "NOT_PENDING".to_owned())
-    );
+    let late = bob.decide(&id(&held), proto::Decision::Approve).await.expect_err("settled");
+    assert_eq!(refusal(&late), (Code::FailedPrecondition, "NOT_PENDING".to_owned()));
     let details = late.get_error_details();
-    assert_eq!(
-        details.error_info().expect("it").metadata["state"],
-        "DENIED"
-    );
+    assert_eq!(details.error_info().expect("it").metadata["state"], "DENIED");
     let missing = "01890000-0000-7000-8000-000000000000";
-    let missing = bob
-        .decide(missing, proto::Decision::Approve)
-        .await
-        .expect_err("no such");
-    assert_eq!(
-        refusal(&missing),
-        (Code::NotFound, "APPROVAL_NOT_FOUND".to_owned())
-    );
+    let missing = bob.decide(missing, proto::Decision::Approve).await.expect_err("no such");
+    assert_eq!(refusal(&missing), (Code::NotFound, "APPROVAL_NOT_FOUND".to_owned()));
 }
 
 #[tokio::test]
@@ -220,9 +147,7 @@ async fn a_context_has_its_limits() {
     let nested = |levels: usize| {
         let innermost = Kind::ListValue(ListValue::default());
         of((2..levels).fold(Some(innermost), |kind, _| {
-            Some(Kind::ListValue(ListValue {
-                values: vec![Value { kind }],
-            }))
+            Some(Kind::ListValue(ListValue { values: vec![Value { kind }] }))
         }))
     };
     let around = r#"{"k":""}"#.len();
@@ -232,10 +157,7 @@ async fn a_context_has_its_limits() {
         context(&[("n", 9_007_199_254_740_991.0)]),
         of(Some(Kind::StringValue("a\0b\u{202e}".to_owned()))),
     ] {
-        let held = backend
-            .ask(with(fine.clone()))
-            .await
-            .expect("within limits");
+        let held = backend.ask(with(fine.clone())).await.expect("within limits");
         assert_eq!(held.approval.expect("it").context, Some(fine));
     }
     for wrong in [
@@ -248,10 +170,7 @@ async fn a_context_has_its_limits() {
         let refused = backend.ask(with(wrong)).await.expect_err("over a limit");
         assert_eq!(fields(&refused), ["context"]);
     }
-    let refused = backend
-        .ask(with(text(600 * 1024)))
-        .await
-        .expect_err("far too long");
+    let refused = backend.ask(with(text(600 * 1024))).await.expect_err("far too long");
     assert_eq!(refused.code(), Code::OutOfRange, "before it is read");
 }
 
@@ -260,18 +179,9 @@ async fn what_is_not_offered_yet_says_so() {
     let (_, server) = TestServer::new().await;
     let backend = server.caller("backend").await.approvals;
     let alice = server.caller("alice").await.approvals;
-    let withdrawn = backend
-        .clone()
-        .withdraw_approval(WithdrawApprovalRequest::default())
-        .await;
-    let reported = backend
-        .clone()
-        .report_result(ReportResultRequest::default())
-        .await;
-    let revoked = alice
-        .clone()
-        .revoke_approval(RevokeApprovalRequest::default())
-        .await;
+    let withdrawn = backend.clone().withdraw_approval(WithdrawApprovalRequest::default()).await;
+    let reported = backend.clone().report_result(ReportResultRequest::default()).await;
+    let revoked = alice.clone().revoke_approval(RevokeApprovalRequest::default()).await;
     assert_eq!(withdrawn.expect_err("not yet").code(), Code::Unimplemented);
     assert_eq!(reported.expect_err("not yet").code(), Code::Unimplemented);
     assert_eq!(revoked.expect_err("not yet").code(), Code::Unimplemented);
@@ -283,15 +193,9 @@ async fn lists_come_newest_first_in_pages_and_go_on_where_they_left_off() {
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
     let mut expected = Vec::new();
     for number in 0..7 {
-        expected.insert(
-            0,
-            id(&backend.require(&format!("w{number}"), "secret_write").await),
-        );
+        expected.insert(0, id(&backend.require(&format!("w{number}"), "secret_write").await));
     }
-    let mut list = ListApprovalsRequest {
-        page_size: 3,
-        ..Default::default()
-    };
+    let mut list = ListApprovalsRequest { page_size: 3, ..Default::default() };
     let mut listed = Vec::new();
     let mut pages = 0;
     loop {
@@ -316,10 +220,7 @@ async fn lists_come_newest_first_in_pages_and_go_on_where_they_left_off() {
     assert_eq!(page.approvals.len(), 1);
     let mut other_list = approved;
     other_list.page_token = list.page_token;
-    let refused = alice
-        .list(other_list)
-        .await
-        .expect_err("a token of another list");
+    let refused = alice.list(other_list).await.expect_err("a token of another list");
     assert_eq!(fields(&refused), ["page_token"]);
 }
 
@@ -327,17 +228,10 @@ async fn lists_come_newest_first_in_pages_and_go_on_where_they_left_off() {
 async fn the_policy_in_force_can_be_read() {
     let (_, server) = TestServer::new().await;
     let mut backend = server.caller("backend").await;
-    let policy = backend
-        .approvals
-        .get_policy(proto::GetPolicyRequest {})
-        .await
-        .expect("it");
+    let policy = backend.approvals.get_policy(proto::GetPolicyRequest {}).await.expect("it");
     let policy = policy.into_inner();
-    let quorums: Vec<(&str, i32)> = policy
-        .actions
-        .iter()
-        .map(|a| (a.action.as_str(), a.approvals_required))
-        .collect();
+    let quorums: Vec<(&str, i32)> =
+        policy.actions.iter().map(|a| (a.action.as_str(), a.approvals_required)).collect();
     assert_eq!(
         quorums,
         [

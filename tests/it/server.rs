@@ -77,11 +77,7 @@ impl TestServer {
             };
             server.run(listener, stopped).await.expect("served")
         });
-        Self {
-            address,
-            stop: Some(stop),
-            running,
-        }
+        Self { address, stop: Some(stop), running }
     }
 
     pub async fn caller(&self, subject: &str) -> Caller {
@@ -110,11 +106,7 @@ impl Process {
         let mut command = program();
         command.arg("serve").arg("--config").arg(config);
         let (child, address) = start(command).await;
-        Self {
-            address,
-            child,
-            _folder: folder,
-        }
+        Self { address, child, _folder: folder }
     }
 
     pub async fn caller(&self, subject: &str) -> Caller {
@@ -140,11 +132,7 @@ pub async fn start(mut command: Command) -> (Child, SocketAddr) {
     let mut child = command.stdout(Stdio::piped()).spawn().expect("the program");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     loop {
-        let line = lines
-            .next_line()
-            .await
-            .expect("output")
-            .expect("it listens before it ends");
+        let line = lines.next_line().await.expect("output").expect("it listens before it ends");
         if let Some(address) = line.strip_prefix("listening on ") {
             // What follows is read and thrown away, so that the program never waits for us.
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });

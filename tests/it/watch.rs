@@ -29,17 +29,11 @@ pub async fn events(
 }
 
 fn from(start: Start) -> WatchApprovalsRequest {
-    WatchApprovalsRequest {
-        start: start.into(),
-        ..Default::default()
-    }
+    WatchApprovalsRequest { start: start.into(), ..Default::default() }
 }
 
 fn after(cursor: &str) -> WatchApprovalsRequest {
-    WatchApprovalsRequest {
-        after_cursor: cursor.to_owned(),
-        ..Default::default()
-    }
+    WatchApprovalsRequest { after_cursor: cursor.to_owned(), ..Default::default() }
 }
 
 async fn next(stream: &mut tonic::Streaming<WatchApprovalsResponse>) -> WatchApprovalsResponse {
@@ -57,22 +51,14 @@ fn revision(response: &WatchApprovalsResponse) -> i64 {
 #[tokio::test]
 async fn the_first_message_comes_at_once_and_events_follow_as_they_happen() {
     let (_, server) = TestServer::new().await;
-    let (backend, viewer) = (
-        server.caller("backend").await,
-        server.caller("viewer").await,
-    );
+    let (backend, viewer) = (server.caller("backend").await, server.caller("viewer").await);
     backend.require("w0", "delete_workspace").await;
-    let mut stream = viewer
-        .watch(from(Start::Unspecified))
-        .await
-        .expect("a stream");
+    let mut stream = viewer.watch(from(Start::Unspecified)).await.expect("a stream");
     let first = next(&mut stream).await;
     assert!(matches!(first.message, Some(Message::Bookmark(ref mark)) if mark.revision == 1));
     let held = backend.require("w1", "delete_workspace").await;
     let second = next(&mut stream).await;
-    let Some(Message::Event(event)) = second.message else {
-        panic!("an event")
-    };
+    let Some(Message::Event(event)) = second.message else { panic!("an event") };
     assert_eq!((event.revision, event.r#type()), (2, EventType::Requested));
     assert_eq!(event.approval.expect("it").id, id(&held));
     assert_eq!(event.actor, "tokens:backend");
@@ -98,9 +84,7 @@ async fn pending_approvals_come_first_and_then_what_happens_after() {
     let mark = next(&mut stream).await;
     assert!(matches!(mark.message, Some(Message::Bookmark(ref m)) if m.pending_complete));
     alice.approve(&id(&one)).await;
-    let Some(Message::Event(event)) = next(&mut stream).await.message else {
-        panic!("an event")
-    };
+    let Some(Message::Event(event)) = next(&mut stream).await.message else { panic!("an event") };
     assert_eq!((event.revision, event.r#type()), (5, EventType::Approved));
 }
 
@@ -119,10 +103,7 @@ async fn an_approval_that_was_brought_before_a_parent_is_pending_there_too() {
         panic!("a pending approval")
     };
     assert_eq!(approval.id, id(&held));
-    assert!(matches!(
-        next(&mut stream).await.message,
-        Some(Message::Bookmark(_))
-    ));
+    assert!(matches!(next(&mut stream).await.message, Some(Message::Bookmark(_))));
 }
 
 #[tokio::test]
@@ -140,16 +121,9 @@ async fn filters_hold_back_what_was_not_asked_for() {
     let mut of_root = from(Start::Oldest);
     of_root.workspace_ids = vec!["root".to_owned()];
     let seen = events(&alice, of_root.clone(), 1).await;
-    assert_eq!(
-        (seen[0].revision, seen[0].r#type()),
-        (2, EventType::Escalated)
-    );
+    assert_eq!((seen[0].revision, seen[0].r#type()), (2, EventType::Escalated));
     of_root.include_descendants = true;
-    let seen: Vec<i64> = events(&alice, of_root, 3)
-        .await
-        .iter()
-        .map(|e| e.revision)
-        .collect();
+    let seen: Vec<i64> = events(&alice, of_root, 3).await.iter().map(|e| e.revision).collect();
     assert_eq!(seen, [1, 2, 4]);
     let mut approvals = from(Start::Oldest);
     approvals.event_types = vec![EventType::Approved.into()];
@@ -165,16 +139,10 @@ async fn a_caller_sees_its_own_part_of_the_tree() {
     backend.require("outside", "delete_workspace").await;
     let inside = backend.require("branch", "delete_workspace").await;
     let tree = server.caller("tree-approver").await;
-    let seen: Vec<i64> = events(&tree, from(Start::Oldest), 2)
-        .await
-        .iter()
-        .map(|e| e.revision)
-        .collect();
+    let seen: Vec<i64> =
+        events(&tree, from(Start::Oldest), 2).await.iter().map(|e| e.revision).collect();
     assert_eq!(seen, [2, 3]);
-    let listed = tree
-        .list(proto::ListApprovalsRequest::default())
-        .await
-        .expect("a page");
+    let listed = tree.list(proto::ListApprovalsRequest::default()).await.expect("a page");
     let ids: Vec<&str> = listed.approvals.iter().map(|a| a.id.as_str()).collect();
     assert_eq!(ids, [id(&inside)]);
 }
@@ -182,10 +150,7 @@ async fn a_caller_sees_its_own_part_of_the_tree() {
 #[tokio::test]
 async fn cursors_that_cannot_be_resumed_are_refused_before_anything_is_sent() {
     let (database, server) = TestServer::new().await;
-    let (backend, viewer) = (
-        server.caller("backend").await,
-        server.caller("viewer").await,
-    );
+    let (backend, viewer) = (server.caller("backend").await, server.caller("viewer").await);
     for workspace in ["w1", "w2", "w3"] {
         backend.require(workspace, "delete_workspace").await;
     }
@@ -196,14 +161,7 @@ async fn cursors_that_cannot_be_resumed_are_refused_before_anything_is_sent() {
     }
     let refused = |cursor: String| {
         let viewer = viewer.clone();
-        async move {
-            refusal(
-                &viewer
-                    .watch(after(&cursor))
-                    .await
-                    .expect_err("no such place"),
-            )
-        }
+        async move { refusal(&viewer.watch(after(&cursor)).await.expect_err("no such place")) }
     };
     let invalid = (Code::InvalidArgument, "CURSOR_INVALID".to_owned());
     assert_eq!(refused("garbage".to_owned()).await, invalid);
@@ -213,17 +171,9 @@ async fn cursors_that_cannot_be_resumed_are_refused_before_anything_is_sent() {
     let lose_the_tail = "DELETE FROM approval_authority.events WHERE revision = 3";
     client.batch_execute(lose_the_tail).await.expect("deleted");
     let changed = (Code::FailedPrecondition, "HISTORY_CHANGED".to_owned());
-    assert_eq!(
-        refused(cursors[3].clone()).await,
-        changed,
-        "it is ahead of the log"
-    );
+    assert_eq!(refused(cursors[3].clone()).await, changed, "it is ahead of the log");
     backend.require("w4", "delete_workspace").await;
-    assert_eq!(
-        refused(cursors[3].clone()).await,
-        changed,
-        "another event stands there"
-    );
+    assert_eq!(refused(cursors[3].clone()).await, changed, "another event stands there");
 
     let cut = "DELETE FROM approval_authority.events WHERE revision <= 2;
         UPDATE approval_authority.logs SET floor_revision = 2";
@@ -231,10 +181,7 @@ async fn cursors_that_cannot_be_resumed_are_refused_before_anything_is_sent() {
     let expired = (Code::OutOfRange, "CURSOR_EXPIRED".to_owned());
     assert_eq!(refused(cursors[1].clone()).await, expired);
     let new_epoch = "UPDATE approval_authority.logs SET epoch = gen_random_uuid()";
-    client
-        .batch_execute(new_epoch)
-        .await
-        .expect("another history");
+    client.batch_execute(new_epoch).await.expect("another history");
     assert_eq!(refused(cursors[2].clone()).await, changed);
 }
 
@@ -245,10 +192,7 @@ async fn start_and_cursor_exclude_each_other() {
     let mut both = from(Start::Oldest);
     both.after_cursor = "x".to_owned();
     let refused = viewer.watch(both).await.expect_err("both");
-    assert_eq!(
-        refusal(&refused),
-        (Code::InvalidArgument, "FIELD_INVALID".to_owned())
-    );
+    assert_eq!(refusal(&refused), (Code::InvalidArgument, "FIELD_INVALID".to_owned()));
 }
 
 /// Events written through two servers while a watcher dies and resumes again and again.
@@ -257,10 +201,7 @@ const EVENTS: usize = 20_000;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watcher_that_dies_and_resumes_sees_each_event_once() {
     let database = crate::database::Database::new().await;
-    let (one, two) = (
-        Process::serve(&database.url).await,
-        Process::serve(&database.url).await,
-    );
+    let (one, two) = (Process::serve(&database.url).await, Process::serve(&database.url).await);
     let mut writers = Vec::new();
     for writer in 0..32 {
         let server = if writer % 2 == 0 { &one } else { &two };
@@ -268,10 +209,7 @@ async fn a_watcher_that_dies_and_resumes_sees_each_event_once() {
         writers.push(tokio::spawn(async move {
             for number in 0..EVENTS / 32 {
                 let workspace = format!("w{writer}-{number}");
-                backend
-                    .ask(request(&workspace, "delete_workspace"))
-                    .await
-                    .expect("held");
+                backend.ask(request(&workspace, "delete_workspace")).await.expect("held");
             }
         }));
     }
@@ -280,17 +218,8 @@ async fn a_watcher_that_dies_and_resumes_sees_each_event_once() {
     let mut lives = 0;
     while seen.len() < EVENTS {
         let server = if lives % 2 == 0 { &two } else { &one };
-        let start = if cursor.is_empty() {
-            from(Start::Oldest)
-        } else {
-            after(&cursor)
-        };
-        let mut stream = server
-            .caller("viewer")
-            .await
-            .watch(start)
-            .await
-            .expect("a stream");
+        let start = if cursor.is_empty() { from(Start::Oldest) } else { after(&cursor) };
+        let mut stream = server.caller("viewer").await.watch(start).await.expect("a stream");
         // Each life is of another length; the next begins on the other server.
         for _ in 0..400 + 137 * (lives % 9) {
             let response = next(&mut stream).await;
@@ -311,9 +240,7 @@ async fn a_watcher_that_dies_and_resumes_sees_each_event_once() {
     }
     let expected: Vec<i64> = (1..=EVENTS as i64).collect();
     assert_eq!(seen, expected, "in order, without a gap, each once");
-    let logged = database
-        .count("SELECT max(revision) FROM approval_authority.events")
-        .await;
+    let logged = database.count("SELECT max(revision) FROM approval_authority.events").await;
     println!("{EVENTS} events seen once, in order, over {lives} lives of the watcher");
     assert_eq!(logged, EVENTS as i64);
 }

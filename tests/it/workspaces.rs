@@ -8,18 +8,11 @@ use tonic::Code;
 use crate::harness::{Caller, TestServer, refusal};
 
 async fn listed(caller: &Caller, page_size: i32) -> Vec<(String, String)> {
-    let mut request = ListWorkspacesRequest {
-        page_size,
-        ..Default::default()
-    };
+    let mut request = ListWorkspacesRequest { page_size, ..Default::default() };
     let mut all = Vec::new();
     loop {
         let mut workspaces = caller.workspaces.clone();
-        let page = workspaces
-            .list_workspaces(request.clone())
-            .await
-            .expect("a page")
-            .into_inner();
+        let page = workspaces.list_workspaces(request.clone()).await.expect("a page").into_inner();
         all.extend(page.workspaces.into_iter().map(|w| (w.id, w.parent_id)));
         if page.next_page_token.is_empty() {
             return all;
@@ -44,28 +37,11 @@ async fn a_tree_is_built_listed_and_taken_apart() {
         [pair("a", ""), pair("b", "a"), pair("c", "b"), pair("d", "")]
     );
     admin.put_workspace("d", "a").await.expect("moved");
-    let delete = DeleteWorkspaceRequest {
-        workspace_id: "b".to_owned(),
-        ..Default::default()
-    };
-    admin
-        .workspaces
-        .delete_workspace(delete.clone())
-        .await
-        .expect("deleted");
-    assert_eq!(
-        listed(&admin, 50).await,
-        [pair("a", ""), pair("c", ""), pair("d", "a")]
-    );
-    let gone = admin
-        .workspaces
-        .delete_workspace(delete)
-        .await
-        .expect_err("gone");
-    assert_eq!(
-        refusal(&gone),
-        (Code::NotFound, "WORKSPACE_NOT_FOUND".to_owned())
-    );
+    let delete = DeleteWorkspaceRequest { workspace_id: "b".to_owned(), ..Default::default() };
+    admin.workspaces.delete_workspace(delete.clone()).await.expect("deleted");
+    assert_eq!(listed(&admin, 50).await, [pair("a", ""), pair("c", ""), pair("d", "a")]);
+    let gone = admin.workspaces.delete_workspace(delete).await.expect_err("gone");
+    assert_eq!(refusal(&gone), (Code::NotFound, "WORKSPACE_NOT_FOUND".to_owned()));
 }
 
 #[tokio::test]
@@ -80,18 +56,9 @@ async fn a_tree_has_no_cycle_and_no_parent_that_is_not_there() {
         let refused = admin.put_workspace("a", parent).await.expect_err("a cycle");
         assert_eq!(refusal(&refused), cycle, "below {parent}");
     }
-    let refused = admin
-        .put_workspace("e", "nowhere")
-        .await
-        .expect_err("no parent");
-    assert_eq!(
-        refusal(&refused),
-        (Code::FailedPrecondition, "PARENT_NOT_FOUND".to_owned())
-    );
-    let refused = admin
-        .put_workspace("e", "e")
-        .await
-        .expect_err("its own parent");
+    let refused = admin.put_workspace("e", "nowhere").await.expect_err("no parent");
+    assert_eq!(refusal(&refused), (Code::FailedPrecondition, "PARENT_NOT_FOUND".to_owned()));
+    let refused = admin.put_workspace("e", "e").await.expect_err("its own parent");
     assert_eq!(refusal(&refused), cycle);
 }
 
@@ -104,11 +71,7 @@ async fn two_that_are_put_below_each_other_at_once_make_no_cycle() {
         admin.put_workspace(&a, "").await.expect("put");
         admin.put_workspace(&b, "").await.expect("put");
         let (one, two) = tokio::join!(admin.put_workspace(&a, &b), admin.put_workspace(&b, &a));
-        assert_eq!(
-            [one, two].iter().filter(|put| put.is_ok()).count(),
-            1,
-            "run {run}"
-        );
+        assert_eq!([one, two].iter().filter(|put| put.is_ok()).count(), 1, "run {run}");
     }
 }
 
@@ -122,31 +85,16 @@ async fn bad_fields_are_all_named() {
         parent_id: "x".repeat(129),
         display_name: "n".repeat(201),
     };
-    let request = PutWorkspaceRequest {
-        workspace: Some(workspace),
-    };
-    let refused = admin
-        .workspaces
-        .put_workspace(request)
-        .await
-        .expect_err("wrong");
+    let request = PutWorkspaceRequest { workspace: Some(workspace) };
+    let refused = admin.workspaces.put_workspace(request).await.expect_err("wrong");
     let details = tonic_types::StatusExt::get_error_details(&refused);
     let violations = &details.bad_request().expect("violations").field_violations;
     let fields: Vec<&str> = violations.iter().map(|v| v.field.as_str()).collect();
     assert_eq!(
         fields,
-        [
-            "workspace.namespace",
-            "workspace.id",
-            "workspace.parent_id",
-            "workspace.display_name"
-        ]
+        ["workspace.namespace", "workspace.id", "workspace.parent_id", "workspace.display_name"]
     );
     let nothing = proto::PutWorkspaceRequest { workspace: None };
-    let refused = admin
-        .workspaces
-        .put_workspace(nothing)
-        .await
-        .expect_err("nothing");
+    let refused = admin.workspaces.put_workspace(nothing).await.expect_err("nothing");
     assert_eq!(refused.code(), Code::InvalidArgument);
 }

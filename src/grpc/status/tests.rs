@@ -107,9 +107,7 @@ fn reason(error: &Error) -> String {
 }
 
 fn holds(bytes: &[u8], text: &str) -> bool {
-    bytes
-        .windows(text.len())
-        .any(|part| part == text.as_bytes())
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
 #[test]
@@ -154,10 +152,8 @@ fn every_reason_of_the_contract_is_given_by_some_error() {
 
 #[test]
 fn a_retry_is_advised_after_a_moment() {
-    let advised: Vec<RetryInfo> = examples()
-        .iter()
-        .filter_map(|error| details(error).retry_info().cloned())
-        .collect();
+    let advised: Vec<RetryInfo> =
+        examples().iter().filter_map(|error| details(error).retry_info().cloned()).collect();
     assert!(!advised.is_empty());
     for RetryInfo { retry_delay } in advised {
         assert!(retry_delay.is_some_and(|delay| !delay.is_zero()));
@@ -167,11 +163,9 @@ fn a_retry_is_advised_after_a_moment() {
 #[test]
 fn the_metadata_names_the_state() {
     for &state in State::ALL {
-        for error in [
-            Error::NotPending(state),
-            Error::NotApproved(state),
-            Error::NotConsumed(state),
-        ] {
+        for error in
+            [Error::NotPending(state), Error::NotApproved(state), Error::NotConsumed(state)]
+        {
             let details = details(&error);
             let metadata = &details.error_info().unwrap().metadata;
             assert_eq!(metadata["state"], state.as_str());
@@ -214,11 +208,7 @@ fn bad_input_is_told_with_every_violation() {
         .collect();
     assert_eq!(told, violations);
     for (field, description) in violations {
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("{field} {description}"))
-        );
+        assert!(error.to_string().contains(&format!("{field} {description}")));
     }
 }
 
@@ -233,10 +223,7 @@ fn a_fault_of_ours_is_told_by_its_trace_id_alone() {
     let message = format!("internal error {trace_id}; nothing was let through");
     assert_eq!(status.message(), message);
     assert!(!holds(status.details(), "hunter2"));
-    assert_eq!(
-        details(&error).error_info().unwrap().metadata,
-        HashMap::new()
-    );
+    assert_eq!(details(&error).error_info().unwrap().metadata, HashMap::new());
 }
 
 #[test]
