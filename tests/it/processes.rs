@@ -164,7 +164,7 @@ async fn sigterm_and_ctrl_c_drain() {
             WatchApprovalsRequest { start: Start::Unspecified.into(), ..Default::default() };
         let mut stream = viewer.watch(watch).await.expect("a stream");
         stream.message().await.expect("a message").expect("a bookmark");
-        let held = backend.require(&stop.to_string(), "secret_write").await;
+        let held = backend.require(stop.as_str(), "secret_write").await;
         process.signal(stop);
         let event = stream.message().await.expect("a message").expect("no end yet");
         match event.message {

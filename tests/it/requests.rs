@@ -145,10 +145,12 @@ async fn a_context_has_its_limits() {
     };
     let text = |length: usize| of(Some(Kind::StringValue("x".repeat(length))));
     let nested = |levels: usize| {
-        let innermost = Kind::ListValue(ListValue::default());
-        of((2..levels).fold(Some(innermost), |kind, _| {
-            Some(Kind::ListValue(ListValue { values: vec![Value { kind }] }))
-        }))
+        // The context and the innermost list are levels too.
+        let mut value = Value { kind: Some(Kind::ListValue(ListValue::default())) };
+        for _ in 2..levels {
+            value = Value { kind: Some(Kind::ListValue(ListValue { values: vec![value] })) };
+        }
+        of(value.kind)
     };
     let around = r#"{"k":""}"#.len();
     for fine in [
