@@ -103,10 +103,7 @@ pub fn require(
     }
     if found.pending >= command.terms.max_pending {
         let limit = command.terms.max_pending;
-        return Outcome {
-            events,
-            answer: Err(Error::TooManyPending { limit }),
-        };
+        return Outcome { events, answer: Err(Error::TooManyPending { limit }) };
     }
     ask(command, found, new_id, now, events)
 }
@@ -131,46 +128,28 @@ fn replay(command: &Require, consumed: &Approval, now: Timestamp) -> Result<Gate
     let Some(consumption) = &consumed.standing.consumption else {
         return Err(Error::IdempotencyKeySpent);
     };
-    let over = consumption
-        .time
-        .checked_add(REPLAY_WINDOW)
-        .map_or(true, |end| end <= now);
+    let over = consumption.time.checked_add(REPLAY_WINDOW).map_or(true, |end| end <= now);
     if over || consumed.standing.result.is_some() || consumed.state() != State::Consumed {
         return Err(Error::IdempotencyKeySpent);
     }
-    Ok(Gate::Approved {
-        approval: consumed.clone(),
-        replayed: true,
-    })
+    Ok(Gate::Approved { approval: consumed.clone(), replayed: true })
 }
 
 fn refusal(denial: Option<&Approval>, now: Timestamp) -> Option<Gate> {
     let denial = denial?;
     let retry_after = denial.standing.cooldown_end?.duration_since(now);
-    retry_after.is_positive().then(|| Gate::Denied {
-        approval: denial.clone(),
-        retry_after,
-    })
+    retry_after.is_positive().then(|| Gate::Denied { approval: denial.clone(), retry_after })
 }
 
 fn consume(command: &Require, approved: &Approval, now: Timestamp) -> Outcome<Gate> {
     let by = command.operation.requested_by.clone();
     let event = change(approved, EventKind::Consumed, Some(&by), now, |standing| {
         standing.state = State::Consumed;
-        standing.consumption = Some(Consumption {
-            time: now,
-            by: by.clone(),
-            key: command.key.clone(),
-        });
+        standing.consumption =
+            Some(Consumption { time: now, by: by.clone(), key: command.key.clone() });
     });
     let approval = event.approval.clone();
-    Outcome {
-        events: vec![event],
-        answer: Ok(Gate::Approved {
-            approval,
-            replayed: false,
-        }),
-    }
+    Outcome { events: vec![event], answer: Ok(Gate::Approved { approval, replayed: false }) }
 }
 
 fn ask(
@@ -216,10 +195,7 @@ fn ask(
         approval = escalated.approval.clone();
         events.push(escalated);
     }
-    Outcome {
-        events,
-        answer: Ok(Gate::Pending(approval)),
-    }
+    Outcome { events, answer: Ok(Gate::Pending(approval)) }
 }
 
 #[cfg(test)]

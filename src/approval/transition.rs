@@ -66,10 +66,7 @@ pub struct Outcome<T> {
 
 impl<T> Outcome<T> {
     pub(super) fn unchanged(answer: Result<T, Error>) -> Self {
-        Self {
-            events: Vec::new(),
-            answer,
-        }
+        Self { events: Vec::new(), answer }
     }
 }
 
@@ -79,35 +76,24 @@ pub fn apply(approval: &Approval, command: &Command, now: Timestamp) -> Outcome<
         let lapsed = lapse(approval, now);
         let after = apply(&lapsed.approval, command, now);
         let events = [vec![lapsed], after.events].concat();
-        return Outcome {
-            events,
-            answer: after.answer,
-        };
+        return Outcome { events, answer: after.answer };
     }
     let changed = match command {
-        Command::Decide {
-            approver,
-            decision,
-            reason,
-            request_hash,
-        } => decide(approval, approver, *decision, reason, *request_hash, now),
+        Command::Decide { approver, decision, reason, request_hash } => {
+            decide(approval, approver, *decision, reason, *request_hash, now)
+        }
         Command::Withdraw { requester, reason } => withdraw(approval, requester, reason, now),
         Command::Revoke { approver, reason } => revoke(approval, approver, reason, now),
-        Command::Report {
-            consumer,
-            result,
-            detail,
-        } => report(approval, consumer, *result, detail, now),
+        Command::Report { consumer, result, detail } => {
+            report(approval, consumer, *result, detail, now)
+        }
         Command::Lapse => Ok(None),
     };
     match changed {
         Ok(None) => Outcome::unchanged(Ok(approval.clone())),
         Ok(Some(event)) => {
             let answer = Ok(event.approval.clone());
-            Outcome {
-                events: vec![event],
-                answer,
-            }
+            Outcome { events: vec![event], answer }
         }
         Err(error) => Outcome::unchanged(Err(error)),
     }
@@ -128,63 +114,41 @@ fn decide(
     if request_hash.is_some_and(|shown| shown != request.operation.request_hash) {
         return Err(Error::HashMismatch);
     }
-    let earlier = approval
-        .standing
-        .verdicts
-        .iter()
-        .find(|v| v.approver == *approver);
+    let earlier = approval.standing.verdicts.iter().find(|v| v.approver == *approver);
     if earlier.is_some_and(|verdict| verdict.decision == decision) {
         return Ok(None);
     }
     if approval.state() != State::Pending {
         return Err(Error::NotPending(approval.state()));
     }
-    let verdict = Verdict {
-        approver: approver.clone(),
-        decision,
-        reason: reason.clone(),
-        time: now,
-    };
-    let mut verdicts: Vec<Verdict> = approval
-        .standing
-        .verdicts
-        .iter()
-        .filter(|v| v.approver != *approver)
-        .cloned()
-        .collect();
+    let verdict =
+        Verdict { approver: approver.clone(), decision, reason: reason.clone(), time: now };
+    let mut verdicts: Vec<Verdict> =
+        approval.standing.verdicts.iter().filter(|v| v.approver != *approver).cloned().collect();
     verdicts.push(verdict);
-    let approving = verdicts
-        .iter()
-        .filter(|v| v.decision == Decision::Approve)
-        .count();
+    let approving = verdicts.iter().filter(|v| v.decision == Decision::Approve).count();
     let enough = approving >= request.approvals_required as usize && request.approvals_required > 0;
     let kind = match decision {
         Decision::Deny => EventKind::Denied,
         Decision::Approve if enough => EventKind::Approved,
         Decision::Approve => EventKind::Reviewed,
     };
-    Ok(Some(change(
-        approval,
-        kind,
-        Some(approver),
-        now,
-        |standing| {
-            standing.verdicts = verdicts;
-            match decision {
-                Decision::Deny => {
-                    standing.state = State::Denied;
-                    standing.decide_time = Some(now);
-                    standing.cooldown_end = Some(after(now, request.deny_cooldown));
-                }
-                Decision::Approve if enough => {
-                    standing.state = State::Approved;
-                    standing.decide_time = Some(now);
-                    standing.expire_time = after(now, request.approved_ttl);
-                }
-                Decision::Approve => {}
+    Ok(Some(change(approval, kind, Some(approver), now, |standing| {
+        standing.verdicts = verdicts;
+        match decision {
+            Decision::Deny => {
+                standing.state = State::Denied;
+                standing.decide_time = Some(now);
+                standing.cooldown_end = Some(after(now, request.deny_cooldown));
             }
-        },
-    )))
+            Decision::Approve if enough => {
+                standing.state = State::Approved;
+                standing.decide_time = Some(now);
+                standing.expire_time = after(now, request.approved_ttl);
+            }
+            Decision::Approve => {}
+        }
+    })))
 }
 
 /// Whether this principal asked for the operation, in its own name or in another's: the one place where two
@@ -209,15 +173,9 @@ fn withdraw(
     if approval.state() != State::Pending {
         return Err(Error::NotPending(approval.state()));
     }
-    let mut event = change(
-        approval,
-        EventKind::Withdrawn,
-        Some(requester),
-        now,
-        |standing| {
-            standing.state = State::Withdrawn;
-        },
-    );
+    let mut event = change(approval, EventKind::Withdrawn, Some(requester), now, |standing| {
+        standing.state = State::Withdrawn;
+    });
     event.note = Some(reason.clone());
     Ok(Some(event))
 }
@@ -231,15 +189,9 @@ fn revoke(
     if approval.state() != State::Approved {
         return Err(Error::NotApproved(approval.state()));
     }
-    let mut event = change(
-        approval,
-        EventKind::Revoked,
-        Some(approver),
-        now,
-        |standing| {
-            standing.state = State::Revoked;
-        },
-    );
+    let mut event = change(approval, EventKind::Revoked, Some(approver), now, |standing| {
+        standing.state = State::Revoked;
+    });
     event.note = Some(reason.clone());
     Ok(Some(event))
 }
@@ -262,24 +214,16 @@ fn report(
         Some(recorded) => return Err(Error::ResultRecorded(recorded)),
         None => {}
     }
-    let mut event = change(
-        approval,
-        EventKind::ResultReported,
-        Some(consumer),
-        now,
-        |standing| {
-            standing.result = Some(result);
-        },
-    );
+    let mut event = change(approval, EventKind::ResultReported, Some(consumer), now, |standing| {
+        standing.result = Some(result);
+    });
     event.note = Some(detail.clone());
     Ok(Some(event))
 }
 
 /// Time has run out.
 pub(super) fn lapse(approval: &Approval, now: Timestamp) -> Event {
-    change(approval, EventKind::Expired, None, now, |standing| {
-        standing.state = State::Expired
-    })
+    change(approval, EventKind::Expired, None, now, |standing| standing.state = State::Expired)
 }
 
 /// The one way an approval changes: a new standing, one version on, and the event that tells it.

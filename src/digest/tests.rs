@@ -50,15 +50,11 @@ impl HashVector {
 }
 
 fn reference_vectors() -> Vec<ReferenceVector> {
-    serde_json::from_str::<Published<ReferenceVector>>(REFERENCE_SUITE)
-        .unwrap()
-        .vectors
+    serde_json::from_str::<Published<ReferenceVector>>(REFERENCE_SUITE).unwrap().vectors
 }
 
 fn number_vectors() -> Vec<NumberVector> {
-    serde_json::from_str::<Published<NumberVector>>(NUMBERS)
-        .unwrap()
-        .vectors
+    serde_json::from_str::<Published<NumberVector>>(NUMBERS).unwrap().vectors
 }
 
 fn hash_vectors() -> Vec<HashVector> {
@@ -94,12 +90,7 @@ fn the_reference_suite_is_reproduced() {
     assert_eq!(vectors.len(), 6);
     for vector in vectors {
         let value: Value = serde_json::from_str(&vector.input).unwrap();
-        assert_eq!(
-            canonical(&value).unwrap(),
-            vector.canonical,
-            "{}",
-            vector.name
-        );
+        assert_eq!(canonical(&value).unwrap(), vector.canonical, "{}", vector.name);
     }
 }
 
@@ -107,12 +98,7 @@ fn the_reference_suite_is_reproduced() {
 fn a_canonical_form_is_its_own_canonical_form() {
     for vector in reference_vectors() {
         let value: Value = serde_json::from_str(&vector.canonical).unwrap();
-        assert_eq!(
-            canonical(&value).unwrap(),
-            vector.canonical,
-            "{}",
-            vector.name
-        );
+        assert_eq!(canonical(&value).unwrap(), vector.canonical, "{}", vector.name);
     }
 }
 
@@ -142,12 +128,7 @@ fn contexts_take_their_published_canonical_form() {
     let vectors = hash_vectors();
     assert!(vectors.len() >= 14);
     for vector in vectors {
-        assert_eq!(
-            vector.context().as_str(),
-            vector.canonical,
-            "{}",
-            vector.name
-        );
+        assert_eq!(vector.context().as_str(), vector.canonical, "{}", vector.name);
     }
 }
 
@@ -162,10 +143,8 @@ fn requests_have_their_published_hash() {
 #[test]
 fn a_request_that_differs_anywhere_has_another_hash() {
     let vectors = hash_vectors();
-    let requests: HashSet<_> = vectors
-        .iter()
-        .map(|v| (&v.workspace_id, &v.action, &v.canonical))
-        .collect();
+    let requests: HashSet<_> =
+        vectors.iter().map(|v| (&v.workspace_id, &v.action, &v.canonical)).collect();
     let hashes: HashSet<_> = vectors.iter().map(|v| &v.request_hash).collect();
     assert_eq!(hashes.len(), requests.len());
 }

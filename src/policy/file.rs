@@ -67,10 +67,7 @@ struct BindingTable {
 pub fn parse(text: &str) -> Result<Policy, Vec<Fault>> {
     let built_in: PolicyFile = read(BUILT_IN)?;
     let written: PolicyFile = read(text)?;
-    let mut checker = Checker {
-        text,
-        faults: Vec::new(),
-    };
+    let mut checker = Checker { text, faults: Vec::new() };
 
     let base = checker.rule(&built_in.defaults, None);
     let defaults = checker.rule(&written.defaults, Some(&base));
@@ -80,17 +77,13 @@ pub fn parse(text: &str) -> Result<Policy, Vec<Fault>> {
             Ok(action) => {
                 actions.insert(action, checker.rule(&table, Some(&defaults)));
             }
-            Err(why) => checker.fault(
-                name.span(),
-                format!("the action {:?} {why}", name.get_ref()),
-            ),
+            Err(why) => {
+                checker.fault(name.span(), format!("the action {:?} {why}", name.get_ref()))
+            }
         }
     }
-    let bindings: Vec<Binding> = written
-        .bindings
-        .iter()
-        .filter_map(|binding| checker.binding(binding))
-        .collect();
+    let bindings: Vec<Binding> =
+        written.bindings.iter().filter_map(|binding| checker.binding(binding)).collect();
     checker.check_that_it_can_be_satisfied(&actions, &bindings);
     let unlisted = written.unlisted_actions.unwrap_or(UnlistedActions::Allow);
     if checker.faults.is_empty() {
@@ -103,19 +96,12 @@ pub fn parse(text: &str) -> Result<Policy, Vec<Fault>> {
 fn read(text: &str) -> Result<PolicyFile, Vec<Fault>> {
     toml::from_str(text).map_err(|error| {
         let line = line_of(text, error.span().map_or(0, |span| span.start));
-        vec![Fault {
-            line,
-            message: error.message().to_owned(),
-        }]
+        vec![Fault { line, message: error.message().to_owned() }]
     })
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes()
-        .take(offset)
-        .filter(|byte| *byte == b'\n')
-        .count()
-        + 1
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
 struct Checker<'a> {
@@ -126,10 +112,7 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn fault(&mut self, span: Range<usize>, message: impl Into<String>) {
         let line = line_of(self.text, span.start);
-        self.faults.push(Fault {
-            line,
-            message: message.into(),
-        });
+        self.faults.push(Fault { line, message: message.into() });
     }
 
     /// The rule of a table, with what it leaves out taken from `base`.
@@ -194,10 +177,7 @@ impl Checker<'_> {
         let duration = *written.get_ref();
         let least = SignedDuration::from_secs(if zero_is_allowed { 0 } else { 1 });
         if duration < least || duration > SignedDuration::from_hours(24 * 366) {
-            self.fault(
-                written.span(),
-                format!("{key} must be between {least} and a year"),
-            );
+            self.fault(written.span(), format!("{key} must be between {least} and a year"));
         }
         duration
     }
@@ -213,10 +193,7 @@ impl Checker<'_> {
         let steps = written.get_ref();
         let rising = steps.windows(2).all(|pair| pair[0] < pair[1]);
         if !rising || steps.iter().any(|step| !step.is_positive()) || steps.len() > 16 {
-            self.fault(
-                written.span(),
-                "escalate_after must be at most 16 rising, positive times",
-            );
+            self.fault(written.span(), "escalate_after must be at most 16 rising, positive times");
         }
         steps.clone()
     }
@@ -228,10 +205,7 @@ impl Checker<'_> {
             self.fault(written.span(), "a binding needs principals or groups");
         }
         if table.actions.is_some() && table.role != Role::Approver {
-            self.fault(
-                written.span(),
-                "only an approver's binding is narrowed by actions",
-            );
+            self.fault(written.span(), "only an approver's binding is narrowed by actions");
         }
         let namespaces = match &table.namespaces {
             None => Selector::Some(vec![Namespace::default_namespace()]),
@@ -239,10 +213,7 @@ impl Checker<'_> {
         };
         let workspaces = match &table.workspaces {
             None => {
-                self.fault(
-                    written.span(),
-                    "a binding needs workspaces; [\"*\"] stands for all",
-                );
+                self.fault(written.span(), "a binding needs workspaces; [\"*\"] stands for all");
                 Selector::Some(Vec::new())
             }
             Some(names) => self.selector(written.span(), "workspaces", names, |name| {
@@ -279,10 +250,7 @@ impl Checker<'_> {
             return Selector::all();
         }
         if names.is_empty() {
-            self.fault(
-                span.clone(),
-                format!("{key} must name something; [\"*\"] stands for all"),
-            );
+            self.fault(span.clone(), format!("{key} must name something; [\"*\"] stands for all"));
         }
         let mut parsed = Vec::new();
         for name in names {
@@ -301,17 +269,13 @@ impl Checker<'_> {
         actions: &BTreeMap<Action, Rule>,
         bindings: &[Binding],
     ) {
-        let approving: Vec<&Binding> = bindings
-            .iter()
-            .filter(|binding| binding.role == Role::Approver)
-            .collect();
+        let approving: Vec<&Binding> =
+            bindings.iter().filter(|binding| binding.role == Role::Approver).collect();
         if approving.is_empty() {
             return;
         }
         for (action, rule) in actions {
-            let able = approving
-                .iter()
-                .filter(|binding| binding.actions.selects(action));
+            let able = approving.iter().filter(|binding| binding.actions.selects(action));
             if able.clone().any(|binding| !binding.groups.is_empty()) {
                 continue;
             }
@@ -333,9 +297,7 @@ impl Checker<'_> {
 
     fn line_of_action(&self, action: &Action) -> usize {
         let heading = format!("[actions.{action}]");
-        self.text
-            .find(&heading)
-            .map_or(1, |offset| line_of(self.text, offset))
+        self.text.find(&heading).map_or(1, |offset| line_of(self.text, offset))
     }
 }
 

@@ -91,10 +91,7 @@ fn repeat_at(consumed: &Approval, now: Timestamp) -> Outcome<Gate> {
 }
 
 fn answer_again() -> Gate {
-    Gate::Approved {
-        approval: consumed(),
-        replayed: true,
-    }
+    Gate::Approved { approval: consumed(), replayed: true }
 }
 
 fn spent() -> Outcome<Gate> {
@@ -153,20 +150,13 @@ fn the_gate_does_to_every_state_what_the_table_says() {
         let early = call_at(&found, open.last_moment());
         let late = call_at(&found, open.deadline());
         assert_eq!(what_happened(&open, &early), in_time(state), "{state:?}");
-        assert_eq!(
-            what_happened(&open, &late),
-            at_the_deadline(state),
-            "{state:?}, lapsed"
-        );
+        assert_eq!(what_happened(&open, &late), at_the_deadline(state), "{state:?}, lapsed");
     }
 }
 
 #[test]
 fn a_request_is_recorded_on_the_terms_of_the_policy() {
-    let found = Circumstances {
-        recent_denials: 4,
-        ..nothing()
-    };
+    let found = Circumstances { recent_denials: 4, ..nothing() };
     let outcome = call(&found);
     let event = outcome.only_event();
     let command = Require::example();
@@ -192,10 +182,7 @@ fn a_request_is_recorded_on_the_terms_of_the_policy() {
 #[test]
 fn a_request_is_brought_before_the_parent_at_once() {
     let parent = WorkspaceId::parse("ws-parent").unwrap();
-    let outcome = call(&Circumstances {
-        parent: Some(parent.clone()),
-        ..nothing()
-    });
+    let outcome = call(&Circumstances { parent: Some(parent.clone()), ..nothing() });
     let [requested, escalated] = outcome.events.as_slice() else {
         panic!("{outcome:?}");
     };
@@ -281,10 +268,7 @@ fn a_key_is_of_one_operation() {
     for_somebody.operation.on_behalf_of = Some(OnBehalfOf::parse("alice").unwrap());
     for command in [elsewhere, for_somebody] {
         let refused = require(&command, &found, NEW_ID, consume_time());
-        assert_eq!(
-            refused,
-            Outcome::unchanged(Err(Error::IdempotencyKeyReused))
-        );
+        assert_eq!(refused, Outcome::unchanged(Err(Error::IdempotencyKeyReused)));
     }
 }
 
@@ -302,10 +286,8 @@ fn a_denial_answers_whoever_asks() {
     let now = cooldown_end() - 90.seconds();
     for subject in ["backend", "backend-2"] {
         let outcome = require(&Require::example().by(subject), &found, NEW_ID, now);
-        let refusal = Gate::Denied {
-            approval: denied(),
-            retry_after: SignedDuration::from_secs(90),
-        };
+        let refusal =
+            Gate::Denied { approval: denied(), retry_after: SignedDuration::from_secs(90) };
         assert_eq!(outcome, Outcome::unchanged(Ok(refusal)));
     }
 }
@@ -391,11 +373,7 @@ fn joining_answers_with_a_denial_that_stands() {
 #[test]
 fn joining_leaves_a_known_key_to_the_gate() {
     let known = nothing().key_holder(consumed());
-    for found in [
-        known.clone(),
-        known.clone().denial(denied()),
-        known.open(Approval::example()),
-    ] {
+    for found in [known.clone(), known.clone().denial(denied()), known.open(Approval::example())] {
         assert_eq!(join(&found, consume_time()), None);
     }
 }

@@ -27,25 +27,15 @@ fn deny(approver: &str) -> Command {
 }
 
 fn withdraw(requester: &str) -> Command {
-    Command::Withdraw {
-        requester: Principal::example(requester),
-        reason: text("No longer needed"),
-    }
+    Command::Withdraw { requester: Principal::example(requester), reason: text("No longer needed") }
 }
 
 fn revoke(approver: &str) -> Command {
-    Command::Revoke {
-        approver: Principal::example(approver),
-        reason: text("Wrong workspace"),
-    }
+    Command::Revoke { approver: Principal::example(approver), reason: text("Wrong workspace") }
 }
 
 fn report(consumer: &str, result: OperationResult) -> Command {
-    Command::Report {
-        consumer: Principal::example(consumer),
-        result,
-        detail: text("Took 3 s"),
-    }
+    Command::Report { consumer: Principal::example(consumer), result, detail: text("Took 3 s") }
 }
 
 /// Applies a command while the approval has not lapsed.
@@ -55,9 +45,9 @@ fn apply_in_time(approval: &Approval, command: &Command) -> Outcome<Approval> {
 
 /// Where commands that all succeed lead.
 fn after_all(approval: Approval, commands: &[Command]) -> Approval {
-    commands.iter().fold(approval, |approval, command| {
-        apply_in_time(&approval, command).answer.unwrap()
-    })
+    commands
+        .iter()
+        .fold(approval, |approval, command| apply_in_time(&approval, command).answer.unwrap())
 }
 
 fn requiring(approvals_required: u32) -> Approval {
@@ -149,11 +139,7 @@ fn every_command_does_to_every_state_what_the_table_says() {
             let late = apply(&approval, &command, approval.deadline());
             let told = format!("{command:?} on {state:?}");
             assert_eq!(row(&approval, &early), in_time(state, &command), "{told}");
-            assert_eq!(
-                row(&approval, &late),
-                at_the_deadline(state, &command),
-                "{told}, lapsed"
-            );
+            assert_eq!(row(&approval, &late), at_the_deadline(state, &command), "{told}, lapsed");
         }
     }
 }
@@ -320,10 +306,7 @@ fn a_verdict_that_comes_too_late_records_the_lapse() {
     let late = apply(&reviewed, &approve("alice"), reviewed.deadline());
     let expired = late.only_event();
     assert_eq!(expired.actor, None);
-    assert_eq!(
-        expired.approval.standing.verdicts,
-        reviewed.standing.verdicts
-    );
+    assert_eq!(expired.approval.standing.verdicts, reviewed.standing.verdicts);
     assert_eq!(expired.approval.deadline(), reviewed.deadline());
     assert_eq!(late.answer, Err(Error::NotPending(State::Expired)));
 }
@@ -359,24 +342,9 @@ fn the_first_result_stands() {
 fn an_event_tells_who_and_in_which_words() {
     for (state, command, actor, note) in [
         (State::Pending, approve("alice"), "alice", None),
-        (
-            State::Pending,
-            withdraw("backend"),
-            "backend",
-            Some("No longer needed"),
-        ),
-        (
-            State::Approved,
-            revoke("alice"),
-            "alice",
-            Some("Wrong workspace"),
-        ),
-        (
-            State::Consumed,
-            report("backend", OperationResult::Unknown),
-            "backend",
-            Some("Took 3 s"),
-        ),
+        (State::Pending, withdraw("backend"), "backend", Some("No longer needed")),
+        (State::Approved, revoke("alice"), "alice", Some("Wrong workspace")),
+        (State::Consumed, report("backend", OperationResult::Unknown), "backend", Some("Took 3 s")),
     ] {
         let outcome = apply_in_time(&Approval::example_in(state), &command);
         assert_eq!(outcome.events[0].actor, Some(Principal::example(actor)));
