@@ -153,9 +153,9 @@ CREATE INDEX approvals_denials_of_an_action ON approval_authority.approvals
     (namespace, workspace_id, action, decide_time) WHERE state = 'DENIED';
 COMMENT ON INDEX approval_authority.approvals_denials_of_an_action IS 'Counts recent denials';
 CREATE INDEX approvals_pending_of_a_workspace ON approval_authority.approvals
-    (namespace, workspace_id, id) WHERE state = 'PENDING';
+    (namespace, workspace_id, expire_time) WHERE state = 'PENDING';
 COMMENT ON INDEX approval_authority.approvals_pending_of_a_workspace IS
-    'Counts towards the cap, and lists what waits in a workspace';
+    'Counts what has not lapsed towards the cap';
 CREATE INDEX approvals_of_a_workspace ON approval_authority.approvals (namespace, workspace_id, id);
 COMMENT ON INDEX approval_authority.approvals_of_a_workspace IS 'Lists a workspace, newest first';
 CREATE INDEX approvals_by_state ON approval_authority.approvals (namespace, state, id);

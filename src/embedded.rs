@@ -263,20 +263,25 @@ fn prepare(folder: &Path, owner: Option<&User>) -> Result<()> {
 }
 
 fn initialise(installation: &Installation, data: &Path, owner: Option<&User>) -> Result<()> {
+    // Whole or not at all: what is half made, because we were killed, must not be taken for data.
+    let making = data.with_extension("new");
+    if making.exists() {
+        fs::remove_dir_all(&making)?;
+    }
     let mut command = Command::new(installation.bin.join("initdb"));
-    command.arg("-D").arg(data);
+    command.arg("-D").arg(&making);
     command.args(["-U", SUPERUSER, "--auth-local=trust", "--auth-host=reject"]);
     command.args(["--encoding=UTF8", "--locale=C", "--no-instructions"]);
     run_as(&mut command, owner);
     let output = command.output().context("cannot run initdb")?;
     if !output.status.success() {
-        // What is half made would be taken for data the next time.
-        let _ = fs::remove_dir_all(data);
         bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr).trim_end());
     }
     let include = "\ninclude_if_exists = 'approval_authority.conf'\n";
-    let mut conf = fs::OpenOptions::new().append(true).open(data.join("postgresql.conf"))?;
+    let mut conf = fs::OpenOptions::new().append(true).open(making.join("postgresql.conf"))?;
     conf.write_all(include.as_bytes())?;
+    conf.sync_all()?;
+    fs::rename(&making, data)?;
     Ok(())
 }
 

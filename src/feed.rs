@@ -14,8 +14,12 @@ use std::{
 use tokio::sync::{Notify, broadcast, watch};
 
 use crate::{
+    error::Error,
     names::Namespace,
-    store::{Failure, Store, events::LoggedEvent},
+    store::{
+        Store,
+        events::{LoggedEvent, Position},
+    },
 };
 
 pub mod cursor;
@@ -44,10 +48,19 @@ pub struct Feed {
 
 /// The newest events of one log. It lives as long as somebody follows it.
 struct Tail {
-    events: broadcast::Sender<Arc<LoggedEvent>>,
-    /// The last revision published; none until the tailer has found the head.
-    published: watch::Sender<Option<i64>>,
+    news: broadcast::Sender<News>,
+    /// How far it has published; none until the tailer has found the head.
+    published: watch::Sender<Option<Position>>,
     wake: Arc<Notify>,
+}
+
+/// What a tailer tells its subscribers.
+#[derive(Clone)]
+enum News {
+    /// This happened.
+    Event(Arc<LoggedEvent>),
+    /// The log is not what it was: each must see for itself whether it still stands where it believes.
+    LookAgain,
 }
 
 impl Drop for Tail {
@@ -73,8 +86,8 @@ impl Feed {
         );
     }
 
-    /// Follows a log after a revision.
-    pub fn subscribe(&self, namespace: &Namespace, after: i64) -> Subscription {
+    /// Follows a log after a position.
+    pub fn subscribe(&self, namespace: &Namespace, after: Position) -> Subscription {
         Subscription::new(self.store.clone(), namespace.clone(), self.tail(namespace), after)
     }
 
@@ -85,7 +98,7 @@ impl Feed {
             return tail;
         }
         let tail = Arc::new(Tail {
-            events: broadcast::channel(TAIL).0,
+            news: broadcast::channel(TAIL).0,
             published: watch::channel(None).0,
             wake: Arc::default(),
         });
@@ -149,7 +162,7 @@ impl Feed {
                         }
                     }
                 }
-                Err(failure) => tracing::debug!(%failure, "the poll failed"),
+                Err(failure) => tracing::warn!(%failure, "the logs could not be polled"),
             }
         }
     }
@@ -163,8 +176,8 @@ async fn follow(store: Store, namespace: Namespace, tail: Weak<Tail>) {
     loop {
         {
             let Some(tail) = tail.upgrade() else { return };
-            if let Err(failure) = publish(&store, &namespace, &tail).await {
-                tracing::info!(%failure, %namespace, "the log cannot be read; trying again");
+            if let Err(error) = publish(&store, &namespace, &tail).await {
+                tracing::info!(%error, %namespace, "the log cannot be read; trying again");
                 tokio::time::sleep(BACKOFF).await;
                 continue;
             }
@@ -173,22 +186,29 @@ async fn follow(store: Store, namespace: Namespace, tail: Weak<Tail>) {
     }
 }
 
-async fn publish(store: &Store, namespace: &Namespace, tail: &Tail) -> Result<(), Failure> {
+async fn publish(store: &Store, namespace: &Namespace, tail: &Tail) -> Result<(), Error> {
     let published = *tail.published.borrow();
     let Some(mut published) = published else {
         let log = store.log(namespace).await?;
-        tail.published.send_replace(Some(log.head));
+        tail.published.send_replace(Some(log.end()));
         return Ok(());
     };
     loop {
-        let page = store.events_after(namespace, published, PAGE).await?;
-        let Some(last) = page.last().map(|logged| logged.revision) else {
-            return Ok(());
+        let page = match store.events_after(namespace, published, PAGE).await {
+            Ok(page) => page,
+            Err(changed @ (Error::HistoryChanged | Error::CursorExpired)) => {
+                // The tailer begins anew at the head; its subscribers find out what that means for them.
+                tail.published.send_replace(None);
+                let _ = tail.news.send(News::LookAgain);
+                return Err(changed);
+            }
+            Err(error) => return Err(error),
         };
-        published = last;
+        let Some(last) = page.last() else { return Ok(()) };
+        published = Position { revision: last.revision, tag: last.tag };
         for logged in page {
-            // Subscribers check that revisions are consecutive and read the table where they are not.
-            let _ = tail.events.send(Arc::new(logged));
+            // Nobody may be listening any more.
+            let _ = tail.news.send(News::Event(Arc::new(logged)));
         }
         tail.published.send_replace(Some(published));
     }

@@ -26,7 +26,7 @@ use crate::{
     },
     error::Error,
     names::{IdempotencyKey, Namespace, Principal},
-    store::Store,
+    store::{Failure, Store},
 };
 
 mod batch;
@@ -53,7 +53,7 @@ struct Shared {
     store: Store,
     looks: Lane<Job>,
     commits: Lane<Job>,
-    waiting: AtomicUsize,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// A command on its way, and where its answer goes.
@@ -63,6 +63,7 @@ struct Job {
     met: Vec<Uuid>,
     rounds: u32,
     reply: oneshot::Sender<Result<Answer, Error>>,
+    _place: Place,
 }
 
 enum Task {
@@ -91,7 +92,7 @@ impl Ledger {
             store,
             looks: Lane::default(),
             commits: Lane::default(),
-            waiting: AtomicUsize::new(0),
+            waiting: Arc::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -121,9 +122,9 @@ impl Ledger {
     }
 
     async fn submit(&self, namespace: Namespace, task: Task) -> Result<Answer, Error> {
-        let _place = Place::take(&self.shared)?;
+        let place = Place::take(&self.shared.waiting)?;
         let (reply, answer) = oneshot::channel();
-        let job = Job { task, met: Vec::new(), rounds: 0, reply };
+        let job = Job { task, met: Vec::new(), rounds: 0, reply, _place: place };
         match &job.task {
             Task::Gate(_) => self.shared.look(namespace, vec![job]),
             Task::On(..) => self.shared.commit(namespace, vec![job]),
@@ -135,12 +136,12 @@ impl Ledger {
     }
 }
 
-/// A place among those that wait, given up with the call.
-struct Place<'a>(&'a AtomicUsize);
+/// A place among those that wait, given up with the command.
+struct Place(Arc<AtomicUsize>);
 
-impl<'a> Place<'a> {
-    fn take(shared: &'a Shared) -> Result<Self, Error> {
-        let place = Self(&shared.waiting);
+impl Place {
+    fn take(waiting: &Arc<AtomicUsize>) -> Result<Self, Error> {
+        let place = Self(waiting.clone());
         if place.0.fetch_add(1, Ordering::Relaxed) >= WAITING {
             return Err(Error::Overloaded);
         }
@@ -148,7 +149,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -169,6 +170,7 @@ impl Shared {
 
     async fn run_looks(self: Arc<Self>, namespace: Namespace) {
         while let Some(mut waiting) = self.looks.take(&namespace) {
+            waiting.retain(|job| !job.reply.is_closed());
             let rest = waiting.split_off(BATCH.min(waiting.len()));
             self.looks.put_back(&namespace, rest);
             let batch = self.clone().look_together(namespace.clone(), waiting);
@@ -196,12 +198,15 @@ impl Shared {
 
     async fn look_together(self: Arc<Self>, namespace: Namespace, jobs: Vec<Job>) {
         let calls: Vec<&Require> = jobs.iter().filter_map(Job::call).collect();
-        let found = match self.store.peek(&namespace, &calls).await {
+        let mut looked = self.store.peek(&namespace, &calls).await;
+        if let Err(Failure::Unavailable(why)) = &looked {
+            // A connection may have died unseen, and its successor may do.
+            tracing::info!(%why, "a look is tried again");
+            looked = self.store.peek(&namespace, &calls).await;
+        }
+        let found = match looked {
             Ok(found) => found,
-            Err(failure) => {
-                let error = Error::from(failure);
-                return jobs.into_iter().for_each(|job| job.answer(Err(error.clone())));
-            }
+            Err(failure) => return batch::refuse(jobs, failure),
         };
         let mut to_commit = Vec::new();
         for (mut job, (circumstances, now)) in jobs.into_iter().zip(found) {

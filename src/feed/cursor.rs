@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::{
     error::Error,
     names::Namespace,
-    store::{Store, log::Log},
+    store::{Store, events::Position, log::Log},
 };
 
 /// The form of what follows; another form gets another number.
@@ -48,16 +48,26 @@ impl Cursor {
         cursor.filter(|cursor| cursor.namespace == *namespace).ok_or(Error::CursorInvalid)
     }
 
-    /// Whether the log as it is now goes on from here.
+    /// This place in the log as it is now, if the log goes on from here.
     ///
     /// [`Error::CursorExpired`] when retention has removed what follows, [`Error::HistoryChanged`] when the
     /// log is another, has lost its tail, or holds another event at this place.
-    pub async fn check(&self, store: &Store) -> Result<(), Error> {
+    pub async fn check(self, store: &Store) -> Result<Self, Error> {
         let (log, tag_there) = store.locate(&self.namespace, self.revision).await?;
-        self.check_against(&log, tag_there)
+        self.check_against(&log, tag_there)?;
+        Ok(Self { epoch: log.epoch, ..self })
+    }
+
+    /// The place itself.
+    pub fn position(&self) -> Position {
+        Position { revision: self.revision, tag: self.tag }
     }
 
     fn check_against(&self, log: &Log, tag_there: Option<i64>) -> Result<(), Error> {
+        if self.epoch == Log::NONE.epoch && self.revision == 0 {
+            // It was given out before the log began, and so before its first event.
+            return if log.floor == 0 { Ok(()) } else { Err(Error::CursorExpired) };
+        }
         if self.epoch != log.epoch || self.revision > log.head || self.revision < 0 {
             return Err(Error::HistoryChanged);
         }

@@ -4,51 +4,64 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::{PAGE, Tail};
+use super::{News, PAGE, Tail};
 use crate::{
     error::Error,
     names::Namespace,
-    store::{Store, events::LoggedEvent},
+    store::{
+        Store,
+        events::{LoggedEvent, Position},
+    },
 };
 
-/// Delivers every event of a log after a revision, in order, each once.
+/// Delivers every event of a log after a position, in order, each once.
 pub struct Subscription {
     store: Store,
     namespace: Namespace,
     /// Keeps the tailer alive.
     tail: Arc<Tail>,
-    live: broadcast::Receiver<Arc<LoggedEvent>>,
-    /// The revision of the last event delivered.
-    position: i64,
+    live: broadcast::Receiver<News>,
+    /// Where the last event that was delivered stands.
+    position: Position,
     /// Read from the table and not yet delivered.
     page: VecDeque<Arc<LoggedEvent>>,
-    /// Whether the table may hold events that the tail no longer has.
+    /// Whether the table may hold events that the tail does not.
     behind: bool,
 }
 
 impl Subscription {
-    pub(super) fn new(store: Store, namespace: Namespace, tail: Arc<Tail>, after: i64) -> Self {
+    pub(super) fn new(
+        store: Store,
+        namespace: Namespace,
+        tail: Arc<Tail>,
+        after: Position,
+    ) -> Self {
         // From here on the tail is heard; what came before is read from the table.
-        let live = tail.events.subscribe();
+        let live = tail.news.subscribe();
         Self { store, namespace, tail, live, position: after, page: VecDeque::new(), behind: true }
     }
 
     /// The next event. Nothing is lost when the future is dropped before it is ready.
     ///
-    /// [`Error::CursorExpired`] when retention has removed events that were not delivered.
+    /// [`Error::CursorExpired`] when retention has removed events that were not delivered, and
+    /// [`Error::HistoryChanged`] when the last one that was delivered is no longer in the log.
     pub async fn next(&mut self) -> Result<Arc<LoggedEvent>, Error> {
         loop {
             if let Some(logged) = self.page.pop_front() {
-                return self.deliver(logged);
+                return Ok(self.deliver(logged));
             }
             if self.behind {
                 self.read_page().await?;
                 continue;
             }
             match self.live.recv().await {
-                Ok(logged) if logged.revision <= self.position => {}
-                Ok(logged) if logged.revision == self.position + 1 => return self.deliver(logged),
-                Ok(_) | Err(RecvError::Lagged(_)) => self.behind = true,
+                Ok(News::Event(logged)) if self.comes_next(&logged) => {
+                    return Ok(self.deliver(logged));
+                }
+                Ok(News::Event(logged)) if logged.revision <= self.position.revision => {}
+                Ok(News::Event(_) | News::LookAgain) | Err(RecvError::Lagged(_)) => {
+                    self.behind = true;
+                }
                 Err(RecvError::Closed) => return Err(Error::StoreUnavailable),
             }
         }
@@ -59,19 +72,30 @@ impl Subscription {
         Ok(self.store.log(&self.namespace).await?.head)
     }
 
+    /// Reads on in the table. When there is nothing more, and the tail has come no further either, whatever
+    /// comes next comes from the tail: it has been heard since before the table was read.
     async fn read_page(&mut self) -> Result<(), Error> {
+        let mut published = self.tail.published.subscribe();
+        if published.wait_for(Option::is_some).await.is_err() {
+            return Err(Error::StoreUnavailable);
+        }
         let page = self.store.events_after(&self.namespace, self.position, PAGE).await?;
-        self.behind = !page.is_empty();
+        let tail_is_ahead = match *published.borrow() {
+            Some(published) => published.revision > self.position.revision,
+            None => true,
+        };
+        self.behind = !page.is_empty() || tail_is_ahead;
         self.page = page.into_iter().map(Arc::new).collect();
         Ok(())
     }
 
-    fn deliver(&mut self, logged: Arc<LoggedEvent>) -> Result<Arc<LoggedEvent>, Error> {
-        if logged.revision != self.position + 1 {
-            return Err(Error::CursorExpired);
-        }
-        self.position = logged.revision;
-        Ok(logged)
+    fn comes_next(&self, logged: &LoggedEvent) -> bool {
+        logged.revision == self.position.revision + 1 && logged.follows == self.position.tag
+    }
+
+    fn deliver(&mut self, logged: Arc<LoggedEvent>) -> Arc<LoggedEvent> {
+        self.position = Position { revision: logged.revision, tag: logged.tag };
+        logged
     }
 }
 

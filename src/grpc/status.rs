@@ -5,7 +5,10 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{error::Error, proto::ErrorReason};
+use crate::{
+    error::{Error, Violation},
+    proto::ErrorReason,
+};
 
 /// The domain of every `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "approvals.v1";
@@ -32,12 +35,22 @@ impl From<Error> for Status {
         if let Some(delay) = shape.retry_after {
             details.set_retry_info(Some(delay));
         }
-        if let Error::Invalid(violations) = &error {
-            for violation in violations {
-                details.add_bad_request_violation(&violation.field, &violation.description);
-            }
+        for Violation { field, description } in violations(&error) {
+            details.add_bad_request_violation(field, description);
         }
         Status::with_error_details(shape.code, error.to_string(), details)
+    }
+}
+
+/// The fields that are to blame, for an error that blames fields.
+fn violations(error: &Error) -> Vec<Violation> {
+    let blame =
+        |field: &str| vec![Violation { field: field.to_owned(), description: error.to_string() }];
+    match error {
+        Error::Invalid(violations) => violations.clone(),
+        Error::CursorInvalid => blame("after_cursor"),
+        Error::WorkspaceCycle => blame("workspace.parent_id"),
+        _ => Vec::new(),
     }
 }
 

@@ -96,8 +96,7 @@ pub(super) async fn start(
     let include_descendants = request.include_descendants;
     let filter = Filter { scope, workspaces, include_descendants, types };
     if !request.after_cursor.is_empty() {
-        let cursor = Cursor::decode(&request.after_cursor, &namespace)?;
-        cursor.check(store).await?;
+        let cursor = Cursor::decode(&request.after_cursor, &namespace)?.check(store).await?;
         return Ok(Watch::at(feed, filter, cursor, VecDeque::new(), false));
     }
     match from {
@@ -152,7 +151,7 @@ impl Watch {
     ) -> Self {
         let mut watch = Self {
             first,
-            subscription: feed.subscribe(&cursor.namespace, cursor.revision),
+            subscription: feed.subscribe(&cursor.namespace, cursor.position()),
             filter,
             namespace: cursor.namespace,
             epoch: cursor.epoch,

@@ -19,7 +19,6 @@ use crate::{
     store::{
         Failure, Store,
         batch::{self, Found},
-        patiently,
     },
 };
 
@@ -41,24 +40,42 @@ enum Decided {
 }
 
 /// Carries out a batch and answers its callers.
-pub(super) async fn run(shared: Arc<Shared>, namespace: Namespace, jobs: Vec<Job>) {
-    if jobs.is_empty() {
-        return;
-    }
-    match attempt_until_done(&shared.store, &namespace, &jobs).await {
-        Ok(decided) => answer(&shared, &namespace, jobs, decided),
-        Err(Failure::Fault(why)) if jobs.len() > 1 => {
-            // It belongs to one of them; the others must not suffer for it.
-            tracing::error!(%why, "a batch failed and is run one by one");
-            for job in jobs {
-                Box::pin(run(shared.clone(), namespace.clone(), vec![job])).await;
+pub(super) async fn run(shared: Arc<Shared>, namespace: Namespace, mut jobs: Vec<Job>) {
+    let mut attempts = 0;
+    loop {
+        // A caller that has given up must not use an approval that nobody will act on.
+        jobs.retain(|job| !job.reply.is_closed());
+        if jobs.is_empty() {
+            return;
+        }
+        attempts += 1;
+        match attempt(&shared.store, &namespace, &jobs).await {
+            Ok(decided) => return answer(&shared, &namespace, jobs, decided),
+            Err(Failure::NoLog) => {
+                if let Err(failure) = shared.store.create_log(&namespace).await {
+                    return refuse(jobs, failure);
+                }
             }
-        }
-        Err(failure) => {
-            let error = Error::from(failure);
-            jobs.into_iter().for_each(|job| job.answer(Err(error.clone())));
+            Err(failure @ (Failure::Fault(_) | Failure::Busy(_))) if jobs.len() > 1 => {
+                // It belongs to one of them; the others must not suffer for it.
+                tracing::warn!(%failure, "a batch failed and is run one by one");
+                for job in jobs {
+                    Box::pin(run(shared.clone(), namespace.clone(), vec![job])).await;
+                }
+                return;
+            }
+            Err(Failure::Unavailable(why)) if attempts < ATTEMPTS => {
+                tracing::info!(%why, "a batch is tried again");
+            }
+            Err(failure) => return refuse(jobs, failure),
         }
     }
+}
+
+/// Tells every caller that it cannot be done.
+pub(super) fn refuse(jobs: Vec<Job>, failure: Failure) {
+    let error = Error::from(failure);
+    jobs.into_iter().for_each(|job| job.answer(Err(error.clone())));
 }
 
 fn answer(shared: &Arc<Shared>, namespace: &Namespace, jobs: Vec<Job>, decided: Vec<Decided>) {
@@ -72,24 +89,6 @@ fn answer(shared: &Arc<Shared>, namespace: &Namespace, jobs: Vec<Job>, decided: 
     shared.look_again(namespace, again);
 }
 
-async fn attempt_until_done(
-    store: &Store,
-    namespace: &Namespace,
-    jobs: &[Job],
-) -> Result<Vec<Decided>, Failure> {
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        match attempt(store, namespace, jobs).await {
-            Err(Failure::NoLog) => store.create_log(namespace).await?,
-            Err(Failure::Unavailable(why)) if attempts < ATTEMPTS => {
-                tracing::info!(%why, "a batch is tried again");
-            }
-            done => return done,
-        }
-    }
-}
-
 async fn attempt(
     store: &Store,
     namespace: &Namespace,
@@ -98,17 +97,17 @@ async fn attempt(
     let calls: Vec<&Require> = jobs.iter().filter_map(Job::call).collect();
     let ids: Vec<Uuid> = jobs.iter().flat_map(Job::approvals).collect();
     let tx = store.begin().await?;
-    let found = patiently(batch::lock_and_read(&tx, namespace, &ids, &calls)).await?;
-    let mut decided = decide(jobs, &ids, found);
+    let found = tx.patiently(batch::lock_and_read(&tx, namespace, &ids, &calls)).await?;
+    let mut decided = decide(jobs, found);
     let events: Vec<Event> = events_of(&decided);
-    let promises = decided.iter().any(Decided::lets_through);
+    let promises = decided.iter().any(Decided::promises);
     if events.is_empty() && !promises {
         tx.rollback().await?;
         return Ok(decided);
     }
     let batch_id = Uuid::new_v4();
     if !events.is_empty() {
-        let lost = patiently(batch::write(&tx, namespace, batch_id, &events)).await?;
+        let lost = tx.patiently(batch::write(&tx, namespace, batch_id, &events)).await?;
         for decided in &mut decided {
             if decided.asks_as(&lost) {
                 *decided = Decided::LookAgain;
@@ -160,14 +159,14 @@ async fn ask_once(
     event: &Event,
 ) -> Result<bool, Failure> {
     let tx = store.begin().await?;
-    let committed = patiently(batch::is_committed(&tx, namespace, batch_id, event)).await?;
+    let committed = tx.patiently(batch::is_committed(&tx, namespace, batch_id, event)).await?;
     tx.commit().await?;
     Ok(committed)
 }
 
 /// What each command comes to, from what was read with all locks held. Calls to the gate come first, so that a
 /// denial in the same batch comes after them in the log as it does in their view.
-fn decide(jobs: &[Job], locked: &[Uuid], found: Found) -> Vec<Decided> {
+fn decide(jobs: &[Job], found: Found) -> Vec<Decided> {
     let now = found.now;
     let mut circumstances = found.circumstances.into_iter();
     let mut asked: HashMap<WorkspaceId, u32> = HashMap::new();
@@ -175,7 +174,7 @@ fn decide(jobs: &[Job], locked: &[Uuid], found: Found) -> Vec<Decided> {
         .map(|job| match &job.task {
             Task::Gate(require) => {
                 let circumstances = circumstances.next().unwrap_or_default();
-                gate(require, circumstances, locked, &mut asked, now)
+                gate(require, circumstances, &job.met, &mut asked, now)
             }
             Task::On(id, command) => match found.approvals.get(id) {
                 Some(approval) => {
@@ -191,12 +190,12 @@ fn decide(jobs: &[Job], locked: &[Uuid], found: Found) -> Vec<Decided> {
 fn gate(
     require: &Require,
     mut circumstances: Circumstances,
-    locked: &[Uuid],
+    met: &[Uuid],
     asked: &mut HashMap<WorkspaceId, u32>,
     now: Timestamp,
 ) -> Decided {
-    let met = [&circumstances.open, &circumstances.key_holder];
-    if met.into_iter().flatten().any(|approval| !locked.contains(&approval.id())) {
+    let found = [&circumstances.open, &circumstances.key_holder];
+    if found.into_iter().flatten().any(|approval| !met.contains(&approval.id())) {
         return Decided::LookAgain;
     }
     let asked_here = asked.entry(require.operation.workspace_id.clone()).or_default();
@@ -230,9 +229,10 @@ fn events_of(decided: &[Decided]) -> Vec<Event> {
 }
 
 impl Decided {
-    /// Whether a caller may act on the answer, so that even a repeated one must be durable first.
-    fn lets_through(&self) -> bool {
-        matches!(self, Self::Answered(_, Ok(Answer::Gate(gate::Gate::Approved { .. }))))
+    /// Whether the caller is told that something is so. Even where nothing changes, as when a verdict is
+    /// repeated, what was read must be durable first: the COMMIT that wrote it may not have been confirmed.
+    fn promises(&self) -> bool {
+        matches!(self, Self::Answered(_, Ok(_)))
     }
 
     /// Whether it asks for one of these new approvals.

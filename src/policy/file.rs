@@ -1,6 +1,10 @@
 //! `policy.toml`: what a person writes, turned into a [`Policy`] or into every fault at once.
 
-use std::{collections::BTreeMap, fmt, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::Range,
+};
 
 use jiff::SignedDuration;
 use serde::Deserialize;
@@ -72,10 +76,17 @@ pub fn parse(text: &str) -> Result<Policy, Vec<Fault>> {
     let base = checker.rule(&built_in.defaults, None);
     let defaults = checker.rule(&written.defaults, Some(&base));
     let mut actions = BTreeMap::new();
-    for (name, table) in written.actions.or(built_in.actions).unwrap_or_default() {
+    let mut lines = BTreeMap::new();
+    // An action that the file does not hold has no line in it.
+    let line =
+        |span: Range<usize>| if written.actions.is_some() { line_of(text, span.start) } else { 1 };
+    for (name, table) in
+        written.actions.as_ref().or(built_in.actions.as_ref()).into_iter().flatten()
+    {
         match Action::parse(name.get_ref()) {
             Ok(action) => {
-                actions.insert(action, checker.rule(&table, Some(&defaults)));
+                lines.insert(action.clone(), line(name.span()));
+                actions.insert(action, checker.rule(table, Some(&defaults)));
             }
             Err(why) => {
                 checker.fault(name.span(), format!("the action {:?} {why}", name.get_ref()))
@@ -84,8 +95,22 @@ pub fn parse(text: &str) -> Result<Policy, Vec<Fault>> {
     }
     let bindings: Vec<Binding> =
         written.bindings.iter().filter_map(|binding| checker.binding(binding)).collect();
-    checker.check_that_it_can_be_satisfied(&actions, &bindings);
+    // A binding that is at fault says nothing yet of whom it binds.
+    if bindings.len() == written.bindings.len() {
+        for (action, rule) in &actions {
+            let line = lines.get(action).copied().unwrap_or(1);
+            checker.check_quorum(action.as_str(), line, rule, &bindings, |binding| {
+                binding.actions.selects(action)
+            });
+        }
+        if written.unlisted_actions == Some(UnlistedActions::Gate) {
+            checker.check_quorum("an unlisted action", 1, &defaults, &bindings, |binding| {
+                binding.actions == Selector::all()
+            });
+        }
+    }
     let unlisted = written.unlisted_actions.unwrap_or(UnlistedActions::Allow);
+    checker.faults.sort_by_key(|fault| fault.line);
     if checker.faults.is_empty() {
         let unexpected = |message| vec![Fault { line: 1, message }];
         return Policy::new(actions, defaults, unlisted, bindings).map_err(unexpected);
@@ -249,11 +274,14 @@ impl Checker<'_> {
         if names == ["*"] {
             return Selector::all();
         }
+        if names.iter().any(|name| name == "*") {
+            self.fault(span.clone(), format!("{key}: \"*\" stands for all and so stands alone"));
+        }
         if names.is_empty() {
             self.fault(span.clone(), format!("{key} must name something; [\"*\"] stands for all"));
         }
         let mut parsed = Vec::new();
-        for name in names {
+        for name in names.iter().filter(|name| *name != "*") {
             match parse(name.clone()) {
                 Ok(name) => parsed.push(name),
                 Err(why) => self.fault(span.clone(), format!("{key}: {name:?} {why}")),
@@ -264,40 +292,32 @@ impl Checker<'_> {
 
     /// A policy nobody could satisfy: more approvers required than the bindings name, where they name people
     /// only. A group may have any number of members.
-    fn check_that_it_can_be_satisfied(
+    fn check_quorum(
         &mut self,
-        actions: &BTreeMap<Action, Rule>,
+        what: &str,
+        line: usize,
+        rule: &Rule,
         bindings: &[Binding],
+        for_it: impl Fn(&Binding) -> bool,
     ) {
-        let approving: Vec<&Binding> =
-            bindings.iter().filter(|binding| binding.role == Role::Approver).collect();
-        if approving.is_empty() {
+        let mut approving =
+            bindings.iter().filter(|binding| binding.role == Role::Approver).peekable();
+        if approving.peek().is_none() {
             return;
         }
-        for (action, rule) in actions {
-            let able = approving.iter().filter(|binding| binding.actions.selects(action));
-            if able.clone().any(|binding| !binding.groups.is_empty()) {
-                continue;
-            }
-            let mut people: Vec<&Principal> = able.flat_map(|b| &b.principals).collect();
-            people.sort();
-            people.dedup();
-            if people.len() < rule.approvals_required as usize {
-                self.faults.push(Fault {
-                    line: self.line_of_action(action),
-                    message: format!(
-                        "{action} requires {} approvers and the bindings name {}",
-                        rule.approvals_required,
-                        people.len()
-                    ),
-                });
-            }
+        let able: Vec<&Binding> = approving.filter(|binding| for_it(binding)).collect();
+        if able.iter().any(|binding| !binding.groups.is_empty()) {
+            return;
         }
-    }
-
-    fn line_of_action(&self, action: &Action) -> usize {
-        let heading = format!("[actions.{action}]");
-        self.text.find(&heading).map_or(1, |offset| line_of(self.text, offset))
+        let people: BTreeSet<&Principal> = able.iter().flat_map(|b| &b.principals).collect();
+        if people.len() < rule.approvals_required as usize {
+            let message = format!(
+                "{what} requires {} approvers and the bindings name {}",
+                rule.approvals_required,
+                people.len()
+            );
+            self.faults.push(Fault { line, message });
+        }
     }
 }
 

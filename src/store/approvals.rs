@@ -7,7 +7,7 @@ use tokio_postgres::Statement;
 use uuid::Uuid;
 
 use super::{
-    Connection, Failure, Store, patiently,
+    Connection, Failure, Store,
     rows::{Columns, approval, in_lock_order, request_columns, standing_columns},
 };
 use crate::{
@@ -82,13 +82,13 @@ impl Store {
         namespace: &Namespace,
         id: Uuid,
     ) -> Result<Option<Approval>, Failure> {
-        let lease = self.connection().await?;
-        let found = patiently(async {
-            let statement = lease.prepare_cached(READ).await?;
-            read(&lease, &statement, namespace, &[id]).await
-        })
-        .await?;
-        lease.give_back();
+        let lease = self.reading_connection().await?;
+        let found = lease
+            .patiently(async {
+                let statement = lease.prepare_cached(READ).await?;
+                read(&lease, &statement, namespace, &[id]).await
+            })
+            .await?;
         Ok(found.into_values().next())
     }
 }

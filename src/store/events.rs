@@ -6,20 +6,32 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio_postgres::{Row, Statement, types::Json};
+use tokio_postgres::{
+    Row, Statement,
+    types::{Json, ToSql},
+};
 use uuid::Uuid;
 
 use super::{
     Connection, Failure, Store,
     log::{self, Log},
-    patiently,
     rows::{Columns, all_columns, request, request_columns, standing},
     transaction::Transaction,
 };
 use crate::{
     approval::{Approval, Event, EventKind, Verdict},
+    error::Error,
     names::{Namespace, Principal, Text, WorkspaceId},
 };
+
+/// A place in a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Everything up to here has been read.
+    pub revision: i64,
+    /// The tag of the event there; 0 before the first.
+    pub tag: i64,
+}
 
 /// An event in its place.
 #[derive(Clone, Debug)]
@@ -28,6 +40,8 @@ pub struct LoggedEvent {
     pub revision: i64,
     /// Tells it from what stands at this revision in another history.
     pub tag: i64,
+    /// The tag of the event before it: an event follows a position only if the tags fit.
+    pub follows: i64,
     /// What happened.
     pub event: Event,
     /// The workspace it is addressed to and its ancestors, as the tree is now.
@@ -57,6 +71,7 @@ CROSS JOIN LATERAL (
     WHERE a.namespace = $1 AND a.id = n.approval_id OFFSET 0
 ) AS a";
 
+/// From the position on, and not only what comes after it: the event there must still be the one that was read.
 const AFTER: &str = concat!(
     "-- events_after(): a page of the log
 SELECT e.revision, e.batch_id, e.type, e.workspace_id, e.actor, e.note, e.event_time, ",
@@ -70,7 +85,7 @@ CROSS JOIN LATERAL (
     " FROM approval_authority.approvals AS a
     WHERE a.namespace = $1 AND a.id = e.approval_id OFFSET 0
 ) AS a
-WHERE e.namespace = $1 AND e.revision > $2 ORDER BY e.namespace, e.revision LIMIT $3"
+WHERE e.namespace = $1 AND e.revision >= $2 ORDER BY e.namespace, e.revision LIMIT $3"
 );
 
 const AT: &str = "-- event_at(): which transaction wrote a revision
@@ -133,24 +148,60 @@ pub async fn is_written(
 }
 
 impl Store {
-    /// At most `limit` events after a revision, in order. What retention has removed is not there: whoever
-    /// needs every event checks that the revisions are consecutive.
+    /// At most `limit` events after a position, in order and without a gap.
+    ///
+    /// [`Error::HistoryChanged`] when the event at the position is not the one that it was: the database has
+    /// lost its tail, as in a failover, and may have written another since. [`Error::CursorExpired`] when
+    /// retention has removed what follows.
     pub async fn events_after(
         &self,
         namespace: &Namespace,
-        revision: i64,
+        position: Position,
         limit: i64,
-    ) -> Result<Vec<LoggedEvent>, Failure> {
-        let lease = self.connection().await?;
+    ) -> Result<Vec<LoggedEvent>, Error> {
+        let lease = self.reading_connection().await?;
         let name = namespace.as_str();
-        let events = patiently(async {
-            let statement = lease.prepare_cached(AFTER).await?;
-            let rows = lease.query(&statement, &[&name, &revision, &limit]).await?;
-            rows.iter().map(logged_event).collect::<Result<Vec<_>, Failure>>()
+        let parameters: [&(dyn ToSql + Sync); 3] = [&name, &position.revision, &(limit + 1)];
+        let rows = lease
+            .patiently(async {
+                let statement = lease.prepare_cached(AFTER).await?;
+                lease.query(&statement, &parameters).await
+            })
+            .await?;
+        drop(lease);
+        let mut events = Vec::with_capacity(rows.len());
+        let mut last = position;
+        for row in &rows {
+            let logged = logged_event(row, last.tag)?;
+            if logged.revision == position.revision {
+                if logged.tag != position.tag {
+                    return Err(Error::HistoryChanged);
+                }
+                continue;
+            }
+            if logged.revision != last.revision + 1 {
+                return Err(Error::CursorExpired);
+            }
+            last = Position { revision: logged.revision, tag: logged.tag };
+            events.push(logged);
+        }
+        if rows.is_empty() && position.revision > 0 {
+            self.check_floor(namespace, position).await?;
+        }
+        Ok(self.with_paths(namespace, events).await?)
+    }
+
+    /// Whether a position at which nothing stands, and after which nothing comes, is where retention has cut.
+    async fn check_floor(&self, namespace: &Namespace, position: Position) -> Result<(), Error> {
+        let log = self.log(namespace).await?;
+        if log.head == position.revision && log.head_tag == position.tag {
+            return Ok(());
+        }
+        Err(if log.floor > position.revision {
+            Error::CursorExpired
+        } else {
+            Error::HistoryChanged
         })
-        .await?;
-        lease.give_back();
-        self.with_paths(namespace, events).await
     }
 
     /// The log, and the tag of the event at a revision, as one state.
@@ -162,12 +213,13 @@ impl Store {
         // Makes the log if there is none, so that what follows finds it.
         self.log(namespace).await?;
         let tx = self.begin_snapshot().await?;
-        let (log, at) = patiently(async {
-            let log = log::read(&tx, namespace).await?.ok_or(Failure::NoLog)?;
-            let at = tx.query_opt(AT, &[&namespace.as_str(), &revision]).await?;
-            Ok::<_, Failure>((log, at))
-        })
-        .await?;
+        let (log, at) = tx
+            .patiently(async {
+                let log = log::read(&tx, namespace).await?.ok_or(Failure::NoLog)?;
+                let at = tx.query_opt(AT, &[&namespace.as_str(), &revision]).await?;
+                Ok::<_, Failure>((log, at))
+            })
+            .await?;
         let tag = at.map(|row| Columns::of(&row).next().map(log::tag)).transpose()?;
         tx.rollback().await?;
         Ok((log, tag))
@@ -195,7 +247,7 @@ impl Store {
     }
 }
 
-fn logged_event(row: &Row) -> Result<LoggedEvent, Failure> {
+fn logged_event(row: &Row, follows: i64) -> Result<LoggedEvent, Failure> {
     let mut columns = Columns::of(row);
     let revision = columns.next()?;
     let tag = log::tag(columns.next()?);
@@ -210,6 +262,7 @@ fn logged_event(row: &Row) -> Result<LoggedEvent, Failure> {
     Ok(LoggedEvent {
         revision,
         tag,
+        follows,
         event: Event { kind, workspace_id, approval, actor, note, time },
         path,
     })

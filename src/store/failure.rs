@@ -12,6 +12,8 @@ pub enum Failure {
     /// The database refused a statement, or holds what it should not. Nothing was changed; trying the same
     /// again will not help.
     Fault(String),
+    /// Another transaction held what this one needs for too long. Nothing was changed.
+    Busy(String),
     /// COMMIT was sent and its outcome is not known.
     Unknown,
     /// The namespace has no log yet.
@@ -34,6 +36,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unavailable(why) => write!(f, "database unavailable: {why}"),
+            Self::Busy(why) => write!(f, "database busy: {why}"),
             Self::Fault(why) => write!(f, "database fault: {why}"),
             Self::Unknown => f.write_str("the outcome of COMMIT is unknown"),
             Self::NoLog => f.write_str("the namespace has no log"),
@@ -45,19 +48,22 @@ impl std::error::Error for Failure {}
 
 impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Self {
-        let transient = match error.code() {
+        match error.code() {
             // No answer from the server: the connection is gone.
-            None => true,
-            Some(code) => is_transient(code),
-        };
-        if transient { Self::Unavailable(describe(&error)) } else { Self::Fault(describe(&error)) }
+            None => Self::Unavailable(describe(&error)),
+            Some(&(SqlState::LOCK_NOT_AVAILABLE | SqlState::QUERY_CANCELED)) => {
+                Self::Busy(describe(&error))
+            }
+            Some(code) if is_transient(code) => Self::Unavailable(describe(&error)),
+            Some(_) => Self::Fault(describe(&error)),
+        }
     }
 }
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Unavailable(why) => {
+            Failure::Unavailable(why) | Failure::Busy(why) => {
                 tracing::warn!(%why, "database unavailable");
                 Self::StoreUnavailable
             }
@@ -71,9 +77,8 @@ impl From<Failure> for Error {
 fn is_transient(code: &SqlState) -> bool {
     let class = code.code().get(..2).unwrap_or_default();
     // Connection exceptions, transaction rollbacks, insufficient resources, operator intervention and system
-    // errors; a lock that was not to be had; a server that has become a standby.
+    // errors; a server that has become a standby.
     matches!(class, "08" | "40" | "53" | "57" | "58")
-        || *code == SqlState::LOCK_NOT_AVAILABLE
         || *code == SqlState::READ_ONLY_SQL_TRANSACTION
 }
 

@@ -6,7 +6,6 @@ use uuid::Uuid;
 use super::{
     Failure, Store,
     log::{self, Log},
-    patiently,
     rows::{Columns, approval, request_columns, standing_columns},
     transaction::Transaction,
 };
@@ -70,13 +69,13 @@ impl Store {
         before: Option<Uuid>,
         limit: i64,
     ) -> Result<(Vec<Approval>, Log), Failure> {
-        self.log(namespace).await?;
         let tx = self.begin_snapshot().await?;
-        let (log, approvals) = patiently(async {
-            let log = log::read(&tx, namespace).await?.ok_or(Failure::NoLog)?;
-            Ok::<_, Failure>((log, page(&tx, namespace, filter, before, limit).await?))
-        })
-        .await?;
+        let (log, approvals) = tx
+            .patiently(async {
+                let log = log::read(&tx, namespace).await?.unwrap_or(Log::NONE);
+                Ok::<_, Failure>((log, page(&tx, namespace, filter, before, limit).await?))
+            })
+            .await?;
         tx.rollback().await?;
         Ok((approvals, log))
     }
@@ -92,15 +91,15 @@ impl Store {
         let (visible, addressed) = (visible.map(texts), addressed.map(texts));
         self.log(namespace).await?;
         let tx = self.begin_snapshot().await?;
-        let log = patiently(log::read(&tx, namespace)).await?.ok_or(Failure::NoLog)?;
-        let statement = patiently(tx.prepare_cached(PENDING)).await?;
+        let log = tx.patiently(log::read(&tx, namespace)).await?.ok_or(Failure::NoLog)?;
+        let statement = tx.patiently(tx.prepare_cached(PENDING)).await?;
         let mut all: Vec<Approval> = Vec::new();
         loop {
             let before = all.last().map(Approval::id);
             let name = namespace.as_str();
             let parameters: [&(dyn ToSql + Sync); 5] =
                 [&name, &visible, &addressed, &before, &SNAPSHOT_PAGE];
-            let rows = patiently(tx.query(&statement, &parameters)).await?;
+            let rows = tx.patiently(tx.query(&statement, &parameters)).await?;
             for row in &rows {
                 all.push(approval(&mut Columns::of(row))?);
             }

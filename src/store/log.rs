@@ -2,7 +2,10 @@
 
 use uuid::Uuid;
 
-use super::{Failure, Store, patiently, rows::Columns, transaction::Transaction};
+use super::{
+    Failure, Store, events::Position, rows::Columns, schema::check_durability,
+    transaction::Transaction,
+};
 use crate::names::Namespace;
 
 /// The state of a namespace's log, read in one statement.
@@ -22,7 +25,19 @@ pub struct Log {
 
 pub(super) const LOCK_LOG: &str =
     "-- lock_log(): serialises the namespace's appends; held until the end
-SELECT l.namespace FROM approval_authority.log_locks AS l WHERE l.namespace = $1 FOR UPDATE";
+SELECT current_setting('fsync'), current_setting('synchronous_commit')
+FROM approval_authority.log_locks AS l WHERE l.namespace = $1 FOR UPDATE";
+
+impl Log {
+    /// Where it ends.
+    pub fn end(&self) -> Position {
+        Position { revision: self.head, tag: self.head_tag }
+    }
+
+    /// The log that is not there: a cursor of it stands before the first event of whatever history begins.
+    pub const NONE: Self =
+        Self { epoch: Uuid::nil(), floor: 0, floor_tag: 0, head: 0, head_tag: 0 };
+}
 
 const LOG: &str = "-- log(): a log's epoch and its two ends
 SELECT l.epoch, l.floor_revision, l.floor_tag, e.revision, e.batch_id
@@ -34,10 +49,12 @@ LEFT JOIN LATERAL (
 WHERE l.namespace = $1";
 
 const HEADS: &str = "-- heads(): how far each of some logs has come
-SELECT n.namespace, (
-    SELECT t.revision FROM approval_authority.events AS t
-    WHERE t.namespace = n.namespace ORDER BY t.namespace DESC, t.revision DESC LIMIT 1)
-FROM unnest($1::text[]) AS n (namespace)";
+SELECT n.namespace, e.revision, e.batch_id
+FROM unnest($1::text[]) AS n (namespace)
+CROSS JOIN LATERAL (
+    SELECT t.revision, t.batch_id FROM approval_authority.events AS t
+    WHERE t.namespace = n.namespace ORDER BY t.namespace DESC, t.revision DESC LIMIT 1
+) AS e";
 
 const CREATE_LOG: &str = "-- create_log(): a namespace's first use
 INSERT INTO approval_authority.logs (namespace, epoch) VALUES ($1, $2) ON CONFLICT DO NOTHING";
@@ -52,12 +69,13 @@ pub(super) fn tag(batch_id: Uuid) -> i64 {
     i64::from_ne_bytes(first.to_ne_bytes())
 }
 
-/// Takes the namespace's lock: the last of a transaction's locks. [`Failure::NoLog`] where nothing has ever
+/// Takes the namespace's lock: the last of a transaction's locks. Every transaction that writes takes it, so it
+/// also sees to it that what is written will last. [`Failure::NoLog`] where nothing has ever
 /// been written in the namespace.
 pub async fn lock(tx: &Transaction, namespace: &Namespace) -> Result<(), Failure> {
     let statement = tx.prepare_cached(LOCK_LOG).await?;
     match tx.query_opt(&statement, &[&namespace.as_str()]).await? {
-        Some(_) => Ok(()),
+        Some(row) => check_durability(row.try_get(0)?, row.try_get(1)?),
         None => Err(Failure::NoLog),
     }
 }
@@ -73,13 +91,13 @@ impl Store {
     /// A namespace's log; one that has none is given one.
     pub async fn log(&self, namespace: &Namespace) -> Result<Log, Failure> {
         loop {
-            let lease = self.connection().await?;
-            let row = patiently(async {
-                let statement = lease.prepare_cached(LOG).await?;
-                lease.query_opt(&statement, &[&namespace.as_str()]).await
-            })
-            .await?;
-            lease.give_back();
+            let lease = self.reading_connection().await?;
+            let row = lease
+                .patiently(async {
+                    let statement = lease.prepare_cached(LOG).await?;
+                    lease.query_opt(&statement, &[&namespace.as_str()]).await
+                })
+                .await?;
             match row {
                 Some(row) => return from_row(&row),
                 None => self.create_log(namespace).await?,
@@ -90,7 +108,7 @@ impl Store {
     /// Gives a namespace its log; another replica may have done so already.
     pub async fn create_log(&self, namespace: &Namespace) -> Result<(), Failure> {
         let tx = self.begin().await?;
-        patiently(async {
+        tx.patiently(async {
             let name = namespace.as_str();
             tx.execute(CREATE_LOG, &[&name, &Uuid::new_v4()]).await?;
             tx.execute(CREATE_LOG_LOCK, &[&name]).await
@@ -99,22 +117,25 @@ impl Store {
         tx.commit().await
     }
 
-    /// The newest revision of each of some logs; 0 where there is no event.
-    pub async fn heads(&self, namespaces: &[Namespace]) -> Result<Vec<(Namespace, i64)>, Failure> {
+    /// The newest event of each of some logs; those that have none are left out.
+    pub async fn heads(
+        &self,
+        namespaces: &[Namespace],
+    ) -> Result<Vec<(Namespace, Position)>, Failure> {
         let names: Vec<&str> = namespaces.iter().map(Namespace::as_str).collect();
-        let lease = self.connection().await?;
-        let rows = patiently(async {
-            let statement = lease.prepare_cached(HEADS).await?;
-            lease.query(&statement, &[&names]).await
-        })
-        .await?;
-        lease.give_back();
+        let lease = self.reading_connection().await?;
+        let rows = lease
+            .patiently(async {
+                let statement = lease.prepare_cached(HEADS).await?;
+                lease.query(&statement, &[&names]).await
+            })
+            .await?;
         rows.iter()
             .map(|row| {
                 let mut columns = Columns::of(row);
                 let namespace = columns.name(Namespace::parse)?;
-                let head: Option<i64> = columns.next()?;
-                Ok((namespace, head.unwrap_or(0)))
+                let revision = columns.next()?;
+                Ok((namespace, Position { revision, tag: tag(columns.next()?) }))
             })
             .collect()
     }

@@ -9,9 +9,9 @@ use std::{
 
 use futures_util::future::poll_fn;
 use tokio::sync::{Notify, broadcast};
-use tokio_postgres::{AsyncMessage, NoTls};
+use tokio_postgres::AsyncMessage;
 
-use super::{Failure, Store, patiently};
+use super::{Failure, Store};
 use crate::names::Namespace;
 
 const CHANNEL: &str = "approval_authority_log";
@@ -92,18 +92,17 @@ impl Store {
     async fn notify(&self, namespaces: &[Namespace]) -> Result<(), Failure> {
         let names: Vec<&str> = namespaces.iter().map(Namespace::as_str).collect();
         let lease = self.connection().await?;
-        patiently(async {
-            let statement = lease.prepare_cached(NOTIFY).await?;
-            lease.query(&statement, &[&CHANNEL, &names]).await
-        })
-        .await?;
-        lease.give_back();
+        lease
+            .patiently(async {
+                let statement = lease.prepare_cached(NOTIFY).await?;
+                lease.query(&statement, &[&CHANNEL, &names]).await
+            })
+            .await?;
         Ok(())
     }
 
     async fn listen(&self, connected: impl FnOnce()) -> Result<(), Failure> {
-        let config = self.notify_url.as_ref().unwrap_or(&self.connector.config);
-        let (client, mut driver) = config.connect(NoTls).await.map_err(Failure::connecting)?;
+        let (client, mut driver) = self.listener.connect_unchecked().await?;
         let announcer = self.announcer.clone();
         let mut reader = tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|cx| driver.poll_message(cx)).await {
@@ -114,17 +113,27 @@ impl Store {
                 }
             }
         });
-        patiently(client.batch_execute(&format!("LISTEN {CHANNEL}"))).await?;
+        in_time(client.batch_execute(&format!("LISTEN {CHANNEL}"))).await?;
         connected();
         loop {
             tokio::select! {
                 _ = &mut reader => return Ok(()),
                 () = tokio::time::sleep(PING) => {}
             }
-            if let Err(failure) = patiently(client.batch_execute("-- ping()\nSELECT 1")).await {
+            if let Err(failure) = in_time(client.batch_execute("-- ping()\nSELECT 1")).await {
                 reader.abort();
                 return Err(failure);
             }
         }
+    }
+}
+
+/// A listening connection that does not answer is no listening connection.
+async fn in_time(
+    statement: impl Future<Output = Result<(), tokio_postgres::Error>>,
+) -> Result<(), Failure> {
+    match tokio::time::timeout(PING, statement).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(Failure::Unavailable("the listening connection is silent".to_owned())),
     }
 }

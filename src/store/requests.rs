@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use tokio_postgres::{Row, Statement};
 
 use super::{
-    Connection, Failure, Store, patiently,
+    Connection, Failure, Store,
     rows::{Columns, all_columns, approval, request_columns, standing_columns},
 };
 use crate::{
@@ -46,14 +46,16 @@ CROSS JOIN LATERAL (
 pub(super) const FACTS: &str = "-- facts(): the time, and what bears on new requests
 WITH instant AS MATERIALIZED (SELECT approval_authority.clock() AS now)
 SELECT i.now, q.ordinal, w.parent_id, (
-    SELECT count(*) FROM approval_authority.approvals AS p
-    WHERE p.namespace = $1 AND p.workspace_id = q.workspace_id AND p.state = 'PENDING'
-        AND p.expire_time > i.now), (
+    SELECT count(*) FROM (
+        SELECT p.id FROM approval_authority.approvals AS p
+        WHERE p.namespace = $1 AND p.workspace_id = q.workspace_id AND p.state = 'PENDING'
+            AND p.expire_time > i.now LIMIT q.max_pending) AS counted), (
     SELECT count(*) FROM approval_authority.approvals AS d
     WHERE d.namespace = $1 AND d.workspace_id = q.workspace_id AND d.action = q.action
         AND d.state = 'DENIED' AND d.decide_time > i.now - interval '24 hours')
 FROM instant AS i
-LEFT JOIN unnest($2::text[], $3::text[]) WITH ORDINALITY AS q (workspace_id, action, ordinal) ON true
+LEFT JOIN unnest($2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY
+    AS q (workspace_id, action, max_pending, ordinal) ON true
 LEFT JOIN approval_authority.workspaces AS w ON w.namespace = $1 AND w.id = q.workspace_id";
 
 /// Columns of `MEET` before the approval's.
@@ -68,12 +70,12 @@ impl Store {
         calls: &[&Require],
     ) -> Result<Vec<(Circumstances, Option<Timestamp>)>, Failure> {
         let lease = self.connection().await?;
-        let rows = patiently(async {
-            let statement = lease.prepare_cached(MEET).await?;
-            meet(&lease, &statement, namespace, calls).await
-        })
-        .await?;
-        lease.give_back();
+        let rows = lease
+            .patiently(async {
+                let statement = lease.prepare_cached(MEET).await?;
+                meet(&lease, &statement, namespace, calls).await
+            })
+            .await?;
         let mut found = vec![(Circumstances::default(), None); calls.len()];
         for row in &rows {
             let place = place(row, calls.len())?;
@@ -119,7 +121,8 @@ pub(super) async fn facts(
     let workspaces: Vec<&str> =
         calls.iter().map(|call| call.operation.workspace_id.as_str()).collect();
     let actions: Vec<&str> = calls.iter().map(|call| call.operation.action.as_str()).collect();
-    connection.query(statement, &[&namespace.as_str(), &workspaces, &actions]).await
+    let most: Vec<i64> = calls.iter().map(|call| call.terms.max_pending.into()).collect();
+    connection.query(statement, &[&namespace.as_str(), &workspaces, &actions, &most]).await
 }
 
 /// The circumstances of each call, from the rows of `MEET` and `FACTS`, and the time.

@@ -2,9 +2,8 @@
 
 use futures_util::future::poll_fn;
 use refinery::{Migration, Runner};
-use tokio_postgres::NoTls;
 
-use super::{Connection, Failure, Store, patiently};
+use super::{Connection, Failure, Store};
 
 mod embedded {
     //! `migrations/`, compiled in.
@@ -55,28 +54,32 @@ pub struct MigrationStatus {
 /// Refuses a server that is too old, is a standby, or loses what it has acknowledged. Asked on every new
 /// connection, since a failover can lead to a server that is set up otherwise.
 pub(super) async fn check_server(connection: &Connection) -> Result<(), Failure> {
-    let row = patiently(connection.query_one(SERVER, &[])).await?;
-    let (fsync, synchronous_commit): (&str, &str) = (row.get(0), row.get(1));
+    let row = connection.query_one(SERVER, &[]).await?;
     let (version, is_standby): (i32, bool) = (row.get(2), row.get(3));
-    let refuse = |why: String| {
-        tracing::error!(%why, "the database server is refused");
-        Err(Failure::Unavailable(why))
-    };
     if version < OLDEST_POSTGRES {
         return refuse(format!("PostgreSQL 15 or newer is needed; this is {version}"));
     }
-    if fsync != "on" {
-        return refuse(format!("fsync is {fsync}; approvals could be used twice after a crash"));
-    }
-    if !matches!(synchronous_commit, "on" | "remote_apply") {
-        return refuse(format!(
-            "synchronous_commit is {synchronous_commit}; it must be on or remote_apply"
-        ));
-    }
+    check_durability(row.get(0), row.get(1))?;
     if is_standby {
         return refuse("the server is a standby".to_owned());
     }
     Ok(())
+}
+
+/// Refuses settings under which an acknowledged change can be lost. They can be altered while we run.
+pub(super) fn check_durability(fsync: &str, synchronous_commit: &str) -> Result<(), Failure> {
+    if fsync != "on" {
+        return refuse(format!("fsync is {fsync}; approvals could be used twice after a crash"));
+    }
+    match synchronous_commit {
+        "on" | "remote_apply" => Ok(()),
+        weaker => refuse(format!("synchronous_commit is {weaker}; it must be on or remote_apply")),
+    }
+}
+
+fn refuse(why: String) -> Result<(), Failure> {
+    tracing::error!(%why, "the database server is refused");
+    Err(Failure::Unavailable(why))
 }
 
 impl Store {
@@ -84,12 +87,10 @@ impl Store {
     pub async fn schema_status(&self) -> Result<SchemaStatus, Failure> {
         let needed = last_migration();
         let lease = self.connection().await?;
-        if !patiently(lease.query_one(HAS_SCHEMA, &[])).await?.try_get(0)? {
-            lease.give_back();
+        if !lease.patiently(lease.query_one(HAS_SCHEMA, &[])).await?.try_get(0)? {
             return Ok(SchemaStatus::TooOld(needed));
         }
-        let rows = patiently(lease.query(COMPATIBILITY, &[])).await?;
-        lease.give_back();
+        let rows = lease.patiently(lease.query(COMPATIBILITY, &[])).await?;
         let own = version(env!("CARGO_PKG_VERSION"))?;
         let mut newest = 0;
         for row in &rows {
@@ -153,8 +154,7 @@ impl Store {
 
     /// A connection of its own, without the timeouts of the service: a migration may take long.
     async fn unpooled(&self) -> Result<tokio_postgres::Client, Failure> {
-        let (client, mut driver) =
-            self.connector.config.connect(NoTls).await.map_err(Failure::connecting)?;
+        let (client, mut driver) = self.connector.connect_unchecked().await?;
         tokio::spawn(async move {
             while let Some(Ok(_)) = poll_fn(|cx| driver.poll_message(cx)).await {}
         });

@@ -2,10 +2,11 @@
 
 use std::{ops::Deref, time::Duration};
 
-use super::{Connection, Failure, Lease, Store, patiently};
+use super::{Connection, Failure, Lease, Store};
 
-/// How long COMMIT may take before its outcome counts as unknown. Longer than the server's own
-/// `statement_timeout`, which also ends a wait for a silent standby, so that the server speaks first.
+/// How long COMMIT may take before its outcome counts as unknown. This end has to stop waiting by itself:
+/// PostgreSQL has switched its `statement_timeout` off by the time that it waits for a silent standby. The
+/// session there goes on waiting, with its locks, until the standby speaks.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(7);
 
 /// One flight: the settings are for this transaction alone, so they hold behind a pooler too.
@@ -31,17 +32,17 @@ pub struct Transaction {
 impl Store {
     /// Begins a transaction that writes.
     pub async fn begin(&self) -> Result<Transaction, Failure> {
-        self.begin_with(BEGIN).await
+        Self::begin_on(self.connection().await?, BEGIN).await
     }
 
     /// Begins a transaction whose reads all see the same state.
     pub async fn begin_snapshot(&self) -> Result<Transaction, Failure> {
-        self.begin_with(BEGIN_SNAPSHOT).await
+        Self::begin_on(self.reading_connection().await?, BEGIN_SNAPSHOT).await
     }
 
-    async fn begin_with(&self, statement: &str) -> Result<Transaction, Failure> {
-        let lease = self.connection().await?;
-        patiently(lease.batch_execute(statement)).await?;
+    async fn begin_on(lease: Lease, statement: &str) -> Result<Transaction, Failure> {
+        lease.set_spoilt(true);
+        lease.patiently(lease.batch_execute(statement)).await?;
         Ok(Transaction { lease })
     }
 }
@@ -58,7 +59,7 @@ impl Transaction {
         let commit = self.lease.batch_execute("COMMIT");
         match tokio::time::timeout(COMMIT_PATIENCE, commit).await {
             Ok(Ok(())) if self.lease.warnings() == before => {
-                self.lease.give_back();
+                self.lease.set_spoilt(false);
                 Ok(())
             }
             Ok(Ok(())) => {
@@ -78,9 +79,17 @@ impl Transaction {
 
     /// Gives the connection back with nothing changed.
     pub async fn rollback(self) -> Result<(), Failure> {
-        patiently(self.lease.batch_execute("ROLLBACK")).await?;
-        self.lease.give_back();
+        self.patiently(self.lease.batch_execute("ROLLBACK")).await?;
+        self.lease.set_spoilt(false);
         Ok(())
+    }
+
+    /// Waits for statements of this transaction, and not for ever.
+    pub async fn patiently<T, E: Into<Failure>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure> {
+        self.lease.patiently(work).await
     }
 }
 

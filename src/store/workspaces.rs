@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Failure, Store, log, patiently, rows::Columns, transaction::Transaction};
+use super::{Failure, Store, log, rows::Columns, transaction::Transaction};
 use crate::{
     error::Error,
     names::{Namespace, WorkspaceId},
@@ -40,6 +40,16 @@ WITH RECURSIVE below (id) AS (
     JOIN approval_authority.workspaces AS w ON w.namespace = $1 AND w.parent_id = b.id)
 SELECT b.id FROM below AS b";
 
+/// Without a distance, and so to the root however far it is.
+const ANCESTORS: &str = "-- ancestors(): of a workspace, itself included
+WITH RECURSIVE up (id) AS (
+    SELECT $2::text
+    UNION
+    SELECT w.parent_id FROM up AS u
+    JOIN approval_authority.workspaces AS w ON w.namespace = $1 AND w.id = u.id
+    WHERE w.parent_id IS NOT NULL)
+SELECT u.id FROM up AS u";
+
 const EXISTS: &str = "-- workspace_exists()
 SELECT w.id FROM approval_authority.workspaces AS w WHERE w.namespace = $1 AND w.id = $2";
 
@@ -69,7 +79,7 @@ impl Store {
     /// a request escalate to a parent that is being taken away.
     pub async fn put_workspace(&self, workspace: &Workspace) -> Result<(), Error> {
         let tx = self.lock_tree(&workspace.namespace).await?;
-        match patiently(put(&tx, workspace)).await? {
+        match tx.patiently(put(&tx, workspace)).await? {
             Ok(()) => Ok(tx.commit().await?),
             Err(refused) => {
                 tx.rollback().await?;
@@ -85,11 +95,12 @@ impl Store {
         id: &WorkspaceId,
     ) -> Result<(), Error> {
         let tx = self.lock_tree(namespace).await?;
-        let deleted = patiently(async {
-            tx.execute(ORPHAN, &[&namespace.as_str(), &id.as_str()]).await?;
-            tx.execute(DELETE, &[&namespace.as_str(), &id.as_str()]).await
-        })
-        .await?;
+        let deleted = tx
+            .patiently(async {
+                tx.execute(ORPHAN, &[&namespace.as_str(), &id.as_str()]).await?;
+                tx.execute(DELETE, &[&namespace.as_str(), &id.as_str()]).await
+            })
+            .await?;
         if deleted == 0 {
             tx.rollback().await?;
             return Err(Error::WorkspaceNotFound);
@@ -107,13 +118,13 @@ impl Store {
     ) -> Result<Vec<Workspace>, Failure> {
         let among: Option<Vec<&str>> =
             among.map(|ids| ids.iter().map(WorkspaceId::as_str).collect());
-        let lease = self.connection().await?;
-        let rows = patiently(async {
-            let statement = lease.prepare_cached(LIST).await?;
-            lease.query(&statement, &[&namespace.as_str(), &after, &among, &limit]).await
-        })
-        .await?;
-        lease.give_back();
+        let lease = self.reading_connection().await?;
+        let rows = lease
+            .patiently(async {
+                let statement = lease.prepare_cached(LIST).await?;
+                lease.query(&statement, &[&namespace.as_str(), &after, &among, &limit]).await
+            })
+            .await?;
         rows.iter()
             .map(|row| {
                 let mut columns = Columns::of(row);
@@ -157,13 +168,13 @@ impl Store {
         from: &[WorkspaceId],
     ) -> Result<Vec<(WorkspaceId, Option<WorkspaceId>)>, Failure> {
         let from: Vec<&str> = from.iter().map(WorkspaceId::as_str).collect();
-        let lease = self.connection().await?;
-        let rows = patiently(async {
-            let statement = lease.prepare_cached(statement).await?;
-            lease.query(&statement, &[&namespace.as_str(), &from]).await
-        })
-        .await?;
-        lease.give_back();
+        let lease = self.reading_connection().await?;
+        let rows = lease
+            .patiently(async {
+                let statement = lease.prepare_cached(statement).await?;
+                lease.query(&statement, &[&namespace.as_str(), &from]).await
+            })
+            .await?;
         rows.iter()
             .map(|row| {
                 let mut columns = Columns::of(row);
@@ -178,7 +189,7 @@ impl Store {
     async fn lock_tree(&self, namespace: &Namespace) -> Result<Transaction, Failure> {
         loop {
             let tx = self.begin().await?;
-            match patiently(log::lock(&tx, namespace)).await {
+            match tx.patiently(log::lock(&tx, namespace)).await {
                 Ok(()) => return Ok(tx),
                 Err(Failure::NoLog) => {
                     tx.rollback().await?;
@@ -195,9 +206,9 @@ async fn put(tx: &Transaction, workspace: &Workspace) -> Result<Result<(), Error
     let (namespace, id) = (namespace.as_str(), id.as_str());
     let parent = parent_id.as_ref().map(WorkspaceId::as_str);
     if let Some(parent) = parent {
-        let path = tx.query(PATHS, &[&namespace, &vec![parent]]).await?;
-        for row in &path {
-            let ancestor: &str = Columns::after(row, 1).next()?;
+        let ancestors = tx.query(ANCESTORS, &[&namespace, &parent]).await?;
+        for row in &ancestors {
+            let ancestor: &str = Columns::of(row).next()?;
             if ancestor == id {
                 return Ok(Err(Error::WorkspaceCycle));
             }

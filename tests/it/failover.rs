@@ -201,3 +201,35 @@ async fn what_the_standby_confirms_in_time_is_answered() {
     promoted.stop();
     drop(dead);
 }
+
+/// A repeated verdict was answered from a read that waited for nothing: the denial it acknowledged was lost with
+/// the primary, and the operation was let through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_verdict_is_as_durable_as_the_first() {
+    let pair = Pair::start().await;
+    let server = TestServer::on(&pair.primary.url("approvals")).await;
+    let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
+    let held = id(&backend.require("w1", "delete_workspace").await);
+
+    let silence = Silence::of(&pair.standby);
+    let admin = connect(&pair.primary.url("postgres")).await;
+    for attempt in ["the first", "a repeated"] {
+        let deny = tokio::spawn({
+            let (alice, held) = (alice.clone(), held.clone());
+            async move { alice.decide(&held, Decision::Deny).await }
+        });
+        let (denied, cancelled) = cancelling(&admin, deny).await;
+        assert_unknown(denied);
+        assert!(cancelled > 0, "{attempt} denial waits for the standby");
+    }
+    drop(silence);
+    let denied = alice.deny(&held).await;
+    assert_eq!(denied.state(), ApprovalState::Denied);
+
+    let (dead, promoted) = pair.fail_over().await;
+    let server = TestServer::on(&promoted.url("approvals")).await;
+    let refused = server.caller("backend").await.require("w1", "delete_workspace").await;
+    assert_eq!(refused.outcome(), Outcome::Denied, "no is no");
+    promoted.stop();
+    drop(dead);
+}

@@ -2,11 +2,14 @@
 
 use std::{fs, path::Path};
 
-use approval_authority::store::{Failure, schema::SchemaStatus};
+use approval_authority::{
+    embedded::{Cluster, Keep},
+    store::{Failure, schema::SchemaStatus},
+};
 
 use crate::{
-    database::{Database, store},
-    harness::{TestServer, id},
+    database::{Database, cluster_folder, connect, installation, store},
+    harness::{TestServer, id, request},
 };
 
 /// Everything that makes up the schema, as text that can be compared.
@@ -153,4 +156,43 @@ async fn a_server_that_forgets_what_it_acknowledged_is_refused() {
         Err(Failure::Unavailable(why)) => assert!(why.contains("synchronous_commit"), "{why}"),
         other => panic!("{other:?}"),
     }
+}
+
+/// The settings were read on new connections only, and a running server went on answering.
+#[tokio::test]
+async fn a_server_that_begins_to_forget_is_noticed_by_the_next_change() {
+    let folder = cluster_folder();
+    let cluster = Cluster::start(&installation(), &folder, "", Keep::Nothing).await.expect("it");
+    cluster.create_database("approvals").await.expect("created");
+    store(&cluster.url("approvals")).migrate().await.expect("migrated");
+    let server = TestServer::on(&cluster.url("approvals")).await;
+    let backend = server.caller("backend").await;
+    backend.require("w1", "delete_workspace").await;
+    let admin = connect(&cluster.url("postgres")).await;
+    admin.batch_execute("ALTER SYSTEM SET synchronous_commit = off").await.expect("set");
+    admin.batch_execute("SELECT pg_reload_conf()").await.expect("reloaded");
+    // A session takes the new setting up between two statements, so the next answer may still be an old one.
+    let mut refused = None;
+    for number in 0..100 {
+        let ask = request(&format!("x{number}"), "delete_workspace");
+        refused = backend.ask(ask).await.err();
+        if refused.is_some() {
+            break;
+        }
+    }
+    assert_eq!(refused.expect("refused").code(), tonic::Code::Unavailable);
+    cluster.stop();
+}
+
+/// The statistics were laid down in the namespace that deployments use, whatever was there.
+#[tokio::test]
+async fn a_database_in_use_is_migrated_and_keeps_what_it_has() {
+    let (database, server) = TestServer::new().await;
+    let held = server.caller("backend").await.require("w1", "delete_workspace").await;
+    let client = database.connect().await;
+    let (number, statistics) = reversals().remove(0);
+    assert_eq!(number, 3);
+    client.batch_execute(&statistics).await.expect("reverted");
+    assert_eq!(database.store().migrate().await.expect("migrated").len(), 1);
+    server.caller("alice").await.approve(&id(&held)).await;
 }

@@ -102,3 +102,48 @@ async fn a_database_that_stops_answering_holds_nobody_past_the_deadline() {
     assert_eq!(answer.outcome() == Outcome::Approved || id(&answer) != approved, consumed);
     cluster.stop();
 }
+
+/// A row that another session held failed every command that waited with the one that needed it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_approval_holds_up_its_own_command_only() {
+    let (database, server) = TestServer::new().await;
+    let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
+    let locked = id(&backend.require("w1", "delete_workspace").await);
+    let mut client = database.connect().await;
+    let holder = client.transaction().await.expect("begun");
+    let lock =
+        format!("SELECT id FROM approval_authority.approvals WHERE id = '{locked}' FOR UPDATE");
+    holder.batch_execute(&lock).await.expect("locked");
+
+    let stuck = tokio::spawn({
+        let (alice, locked) = (alice.clone(), locked.clone());
+        async move { alice.decide(&locked, Decision::Approve).await }
+    });
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while database.count(waiting).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    // These join the next batch, which meets the same lock with the retry of the first.
+    let others = (0..4).map(|number| backend.ask(request(&format!("x{number}"), "secret_write")));
+    for other in futures_util::future::join_all(others).await {
+        assert_eq!(other.expect("not held up for good").outcome(), Outcome::Pending);
+    }
+    let refused = stuck.await.expect("no panic").expect_err("its row is held");
+    assert_eq!(refused.code(), Code::Unavailable);
+    holder.rollback().await.expect("released");
+    alice.approve(&locked).await;
+}
+
+/// Of several hosts the first one that said nothing kept the others from being tried.
+#[tokio::test]
+async fn a_host_that_accepts_and_says_nothing_is_passed_over() {
+    let database = crate::database::Database::new().await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = silent.local_addr().expect("an address").port();
+    let (host, rest) = database.url.split_once("user=").expect("a URL");
+    let socket = host.trim().trim_start_matches("host='").trim_end_matches('\'');
+    let url = format!("host=127.0.0.1,{socket} port={port},5432 user={rest}");
+    let status = store(&url).schema_status().await.expect("the second host");
+    assert_eq!(status, approval_authority::store::schema::SchemaStatus::Fits);
+}

@@ -1,8 +1,12 @@
 //! The feed, as a subscriber sees it.
 
-use approval_authority::proto::{
-    self, ApprovalEvent, EventType, Start, WatchApprovalsRequest, WatchApprovalsResponse,
-    watch_approvals_response::Message,
+use approval_authority::{
+    feed::Feed,
+    names::Namespace,
+    proto::{
+        self, ApprovalEvent, EventType, Start, WatchApprovalsRequest, WatchApprovalsResponse,
+        watch_approvals_response::Message,
+    },
 };
 use tonic::Code;
 
@@ -193,6 +197,63 @@ async fn start_and_cursor_exclude_each_other() {
     both.after_cursor = "x".to_owned();
     let refused = viewer.watch(both).await.expect_err("both");
     assert_eq!(refusal(&refused), (Code::InvalidArgument, "FIELD_INVALID".to_owned()));
+}
+
+/// A watcher went on by number alone, and missed what another history held at numbers it had passed.
+#[tokio::test]
+async fn a_live_watcher_is_told_when_the_log_loses_its_tail() {
+    let (database, server) = TestServer::new().await;
+    let (backend, viewer) = (server.caller("backend").await, server.caller("viewer").await);
+    backend.require("w1", "delete_workspace").await;
+    let lost = backend.require("w2", "delete_workspace").await;
+    let mut stream = viewer.watch(from(Start::Oldest)).await.expect("a stream");
+    for expected in 0..=2 {
+        assert_eq!(revision(&next(&mut stream).await), expected);
+    }
+    let client = database.connect().await;
+    let lose = format!(
+        "DELETE FROM approval_authority.events WHERE revision = 2;
+         DELETE FROM approval_authority.approvals WHERE id = '{}'",
+        id(&lost)
+    );
+    client.batch_execute(&lose).await.expect("lost");
+    backend.require("w3", "delete_workspace").await;
+    backend.require("w4", "delete_workspace").await;
+    let ended = stream.message().await.expect_err("it cannot go on");
+    assert_eq!(refusal(&ended), (Code::FailedPrecondition, "HISTORY_CHANGED".to_owned()));
+    let anew: Vec<i64> =
+        events(&viewer, from(Start::Oldest), 3).await.iter().map(|e| e.revision).collect();
+    assert_eq!(anew, [1, 2, 3], "the tailer has begun anew");
+}
+
+/// A tailer that found its head only after the subscriber had read an empty page sent nothing, and woke nobody.
+#[tokio::test]
+async fn an_event_between_the_subscribers_read_and_the_tailers_first_is_delivered() {
+    let (database, server) = TestServer::new().await;
+    server.caller("backend").await.require("w1", "delete_workspace").await;
+    let namespace = Namespace::default_namespace();
+    let log = database.store().log(&namespace).await.expect("a log");
+    // Nothing runs this feed, so no wake-up and no poll comes to its help.
+    let feed = Feed::new(database.store());
+    let mut client = database.connect().await;
+    let writer = client.transaction().await.expect("begun");
+    writer.batch_execute("LOCK TABLE approval_authority.logs").await.expect("locked");
+    let mut subscription = feed.subscribe(&namespace, log.end());
+    let next = tokio::spawn(async move { subscription.next().await });
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while database.count(waiting).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    let append = "INSERT INTO approval_authority.events (namespace, revision, type, workspace_id,
+            approval_id, version, state, verdicts, expire_time, event_time, batch_id)
+        SELECT namespace, revision + 1, 'ESCALATED', workspace_id, approval_id, version + 1, state,
+            verdicts, expire_time, event_time, gen_random_uuid() FROM approval_authority.events";
+    writer.batch_execute(append).await.expect("appended");
+    writer.commit().await.expect("committed");
+    let next = tokio::time::timeout(std::time::Duration::from_secs(10), next).await;
+    let logged = next.expect("in time").expect("no panic").expect("an event");
+    assert_eq!(logged.revision, log.head + 1);
 }
 
 /// Events written through two servers while a watcher dies and resumes again and again.

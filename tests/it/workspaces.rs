@@ -62,6 +62,19 @@ async fn a_tree_has_no_cycle_and_no_parent_that_is_not_there() {
     assert_eq!(refusal(&refused), cycle);
 }
 
+/// The walk to the root gave up after a thousand steps, and the cycle behind them was not seen.
+#[tokio::test]
+async fn a_deep_tree_has_no_cycle_either() {
+    let (database, server) = TestServer::new().await;
+    let admin = server.caller("admin").await;
+    admin.put_workspace("c0", "").await.expect("put");
+    let chain = "INSERT INTO approval_authority.workspaces (namespace, id, parent_id, display_name)
+        SELECT 'default', 'c' || n, 'c' || n - 1, '' FROM generate_series(1, 1100) AS n";
+    database.connect().await.batch_execute(chain).await.expect("a chain");
+    let refused = admin.put_workspace("c0", "c1100").await.expect_err("a cycle");
+    assert_eq!(refusal(&refused), (Code::InvalidArgument, "WORKSPACE_CYCLE".to_owned()));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_are_put_below_each_other_at_once_make_no_cycle() {
     let (_, server) = TestServer::new().await;

@@ -329,7 +329,7 @@ fn only_the_consumer_reports_a_result() {
 #[test]
 fn the_first_result_stands() {
     let failed = report("backend", OperationResult::Failed);
-    let reported = after_all(Approval::example_in(State::Consumed), &[failed.clone()]);
+    let reported = after_all(Approval::example_in(State::Consumed), std::slice::from_ref(&failed));
     assert_eq!(reported.standing.result, Some(OperationResult::Failed));
     let again = apply_in_time(&reported, &failed);
     assert_eq!(again, Outcome::unchanged(Ok(reported.clone())));

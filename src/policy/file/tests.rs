@@ -193,9 +193,13 @@ fn files_that_say_the_same_have_the_same_digest() {
 #[test]
 fn a_file_that_says_anything_else_has_another_digest() {
     let changes = [
-        ("\"refuse\"", "\"gate\""),
-        ("max_pending = 100", "max_pending = 101"),
+        ("\"refuse\"", "\"allow\""),
+        ("approvals_required = 1\n", "approvals_required = 2\n"),
+        ("\"24h\"", "\"25h\""),
+        ("approved_ttl = \"1h\"", "approved_ttl = \"90m\""),
+        ("\"15m\"", "\"16m\""),
         ("[\"1h\", \"4h\"]", "[\"1h\", \"5h\"]"),
+        ("max_pending = 100", "max_pending = 101"),
         ("deploy", "deploy_all"),
         ("into production", "into use"),
         ("approvals_required = 2", "approvals_required = 3"),
@@ -209,6 +213,9 @@ fn a_file_that_says_anything_else_has_another_digest() {
         ("groups = [\"corp:admins\"]\n", ""),
         ("namespaces = [\"*\"]", "namespaces = [\"acme\"]"),
         ("workspaces = [\"*\"]", "workspaces = [\"ws-1\"]"),
+        ("corp:alice", "corp:carol"),
+        ("\"acme\"", "\"acme-2\""),
+        ("\"ws-2\"", "\"ws-3\""),
         ("actions = [\"deploy\"]", "actions = [\"*\"]"),
     ];
     let mut digests = HashSet::from([policy(WHOLE).digest().to_owned()]);

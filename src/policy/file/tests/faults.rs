@@ -4,12 +4,6 @@ use std::collections::HashSet;
 
 use super::*;
 
-/// Every fault of the text as `line: message`.
-fn faults(text: &str) -> Vec<String> {
-    let faults = parse(text).expect_err("a faulty policy");
-    faults.iter().map(Fault::to_string).collect()
-}
-
 /// The only fault of the text; `words` are in its message.
 fn assert_fault(text: &str, line: usize, words: &str) {
     let found = parse(text).expect_err("a faulty policy");
@@ -136,12 +130,35 @@ fn a_selector_names_something_that_can_exist() {
     for (line, words) in [
         ("namespaces = []", "namespaces must name something"),
         (r#"namespaces = ["Acme"]"#, "namespaces: \"Acme\" must be"),
-        (r#"namespaces = ["*", "acme"]"#, "namespaces: \"*\" must be"),
+        (r#"namespaces = ["*", "acme"]"#, "namespaces: \"*\" stands for all and so stands alone"),
         (r#"namespaces = [""]"#, "namespaces: \"\" must be"),
     ] {
         let viewer = [r#"role = "viewer""#, r#"groups = ["corp:all"]"#, r#"workspaces = ["*"]"#];
         assert_fault(&binding(&[&viewer[..], &[line]].concat()), 2, words);
     }
+}
+
+#[test]
+fn a_workspace_is_not_called_star_beside_others() {
+    let text = binding(&[
+        r#"role = "viewer""#,
+        r#"groups = ["corp:all"]"#,
+        r#"workspaces = ["*", "ws-1"]"#,
+    ]);
+    assert_fault(&text, 2, "workspaces: \"*\" stands for all and so stands alone");
+}
+
+#[test]
+fn gated_unlisted_actions_need_somebody_too() {
+    let approver = binding(&[
+        r#"role = "approver""#,
+        r#"principals = ["corp:alice"]"#,
+        r#"workspaces = ["*"]"#,
+        r#"actions = ["delete_workspace", "deprovision_workspace", "secret_write"]"#,
+    ]);
+    let listed = "[actions.delete_workspace]\n";
+    let text = format!("unlisted_actions = \"gate\"\n{listed}{approver}");
+    assert_fault(&text, 1, "an unlisted action requires 1 approvers and the bindings name 0");
 }
 
 #[test]
@@ -208,6 +225,6 @@ principals = ["tokens:backend"]
 
 #[test]
 fn a_fault_is_told_with_its_line() {
-    let told = faults("\n\n[defaults]\nmax_pending = 0\n");
-    assert_eq!(told, ["line 4: max_pending must be between 1 and 10000"]);
+    let faults = parse("\n\n[defaults]\nmax_pending = 0\n").expect_err("a faulty policy");
+    assert_eq!(faults[0].to_string(), "line 4: max_pending must be between 1 and 10000");
 }

@@ -1,0 +1,270 @@
+//! Connections: how they are made, lent out, and given up.
+
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use deadpool::managed::{Manager, Metrics, Object, RecycleError, RecycleResult};
+use deadpool_postgres::ClientWrapper;
+use futures_util::future::poll_fn;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_postgres::{
+    AsyncMessage, Config, NoTls, Socket, config::TargetSessionAttrs, error::Severity,
+    tls::NoTlsStream,
+};
+
+use super::{Failure, schema};
+
+/// How long one host may take from the first packet to its first answer.
+pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a statement may take before this end stops waiting: a little longer than the server's own
+/// timeout (`transaction::BEGIN`), for a server that has stopped answering.
+const STATEMENT_PATIENCE: Duration = Duration::from_secs(6);
+
+/// A session with the database, and how many warnings the server has sent on it.
+pub struct Connection {
+    client: ClientWrapper,
+    warnings: Arc<AtomicU64>,
+    generation: u64,
+    newest: Arc<AtomicU64>,
+}
+
+impl Connection {
+    /// Warnings received so far. A notice that the server sends before an answer is counted before the answer
+    /// is handed over, since one task reads both from one socket, in order.
+    pub(super) fn warnings(&self) -> u64 {
+        self.warnings.load(Ordering::Acquire)
+    }
+
+    /// The server does not answer on this one, and so neither on those that are as old: a machine that is gone
+    /// says so on none.
+    fn suspect_all_of_its_age(&self) {
+        self.newest.fetch_max(self.generation + 1, Ordering::AcqRel);
+    }
+}
+
+impl Deref for Connection {
+    type Target = ClientWrapper;
+
+    fn deref(&self) -> &ClientWrapper {
+        &self.client
+    }
+}
+
+/// A connection on loan. After an error or a timeout, and in the middle of a transaction, its state is not
+/// known: then it is closed, the surest rollback, and else it goes back to the pool. A statement whose caller
+/// has gone away does no harm: the next one waits for its answer.
+pub(crate) struct Lease {
+    connection: Option<Object<Connector>>,
+    spoilt: AtomicBool,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Lease {
+    pub(super) fn new(connection: Object<Connector>, place: Option<OwnedSemaphorePermit>) -> Self {
+        let spoilt = AtomicBool::new(false);
+        Self { connection: Some(connection), spoilt, _place: place }
+    }
+
+    /// Says whether the connection has to be closed if the loan ends now.
+    pub(super) fn set_spoilt(&self, spoilt: bool) {
+        self.spoilt.store(spoilt, Ordering::Release);
+    }
+
+    /// Waits for statements on this connection, no longer than `STATEMENT_PATIENCE`.
+    pub(super) async fn patiently<T, E: Into<Failure>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(STATEMENT_PATIENCE, work).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => {
+                self.set_spoilt(true);
+                Err(error.into())
+            }
+            Err(_) => Err(self.give_up()),
+        }
+    }
+
+    /// The server has not answered in time.
+    pub(super) fn give_up(&self) -> Failure {
+        self.set_spoilt(true);
+        self.suspect_all_of_its_age();
+        silent()
+    }
+}
+
+impl Deref for Lease {
+    type Target = Connection;
+
+    #[allow(clippy::expect_used)]
+    fn deref(&self) -> &Connection {
+        self.connection.as_ref().expect("taken in drop alone")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.spoilt.load(Ordering::Acquire) {
+            drop(self.connection.take().map(Object::take));
+        }
+    }
+}
+
+/// A client, and what has to be polled for it to get anywhere.
+pub(super) type Driven = (tokio_postgres::Client, tokio_postgres::Connection<Socket, NoTlsStream>);
+
+/// Makes the pool's connections. deadpool-postgres drives its own as plain futures, which throws notices
+/// away, and a notice is the only trace of a COMMIT that the standby did not confirm.
+#[derive(Clone)]
+pub(super) struct Connector {
+    /// The same database on each of its hosts, in the order given.
+    hosts: Vec<Config>,
+    newest: Arc<AtomicU64>,
+}
+
+impl Connector {
+    pub(super) fn new(config: &Config) -> Self {
+        Self { hosts: each_host(config), newest: Arc::default() }
+    }
+
+    /// Longer than all hosts together may take.
+    pub(super) fn patience(&self) -> Duration {
+        CONNECT_PATIENCE * u32::try_from(self.hosts.len()).unwrap_or(u32::MAX) + CONNECT_PATIENCE
+    }
+
+    /// A session with the first host that answers and is a primary. Each has its own time: one that accepts a
+    /// connection and says nothing must not keep us from the others.
+    pub(super) async fn connect(&self) -> Result<Connection, Failure> {
+        let mut last = Failure::Unavailable("the URL names no host".to_owned());
+        for host in &self.hosts {
+            let attempt = tokio::time::timeout(CONNECT_PATIENCE, self.connect_to(host));
+            match attempt.await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(failure)) => last = failure,
+                Err(_) => last = silent(),
+            }
+        }
+        Err(last)
+    }
+
+    /// A session that the caller drives, without the checks of the pool's: for migrations and for LISTEN.
+    pub(super) async fn connect_unchecked(&self) -> Result<Driven, Failure> {
+        let mut last = Failure::Unavailable("the URL names no host".to_owned());
+        for host in &self.hosts {
+            let mut primary = host.clone();
+            primary.target_session_attrs(TargetSessionAttrs::ReadWrite);
+            match tokio::time::timeout(CONNECT_PATIENCE, primary.connect(NoTls)).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(error)) => last = Failure::connecting(error),
+                Err(_) => last = silent(),
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_to(&self, host: &Config) -> Result<Connection, Failure> {
+        let generation = self.newest.load(Ordering::Acquire);
+        let (client, mut driver) = host.connect(NoTls).await.map_err(Failure::connecting)?;
+        let warnings = Arc::new(AtomicU64::new(0));
+        let counter = warnings.clone();
+        let task = tokio::spawn(async move {
+            while let Some(message) = poll_fn(|cx| driver.poll_message(cx)).await {
+                match message {
+                    Ok(AsyncMessage::Notice(notice)) => {
+                        if is_warning(notice.parsed_severity()) {
+                            counter.fetch_add(1, Ordering::AcqRel);
+                            let code = notice.code().code();
+                            tracing::warn!(code, message = notice.message(), "database warning");
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "database connection lost");
+                        return;
+                    }
+                }
+            }
+        });
+        let client = ClientWrapper::new(client, task);
+        let connection = Connection { client, warnings, generation, newest: self.newest.clone() };
+        schema::check_server(&connection).await?;
+        Ok(connection)
+    }
+}
+
+impl Manager for Connector {
+    type Type = Connection;
+    type Error = Failure;
+
+    async fn create(&self) -> Result<Connection, Failure> {
+        self.connect().await
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Failure> {
+        if connection.client.is_closed() {
+            return Err(RecycleError::message("closed"));
+        }
+        if connection.generation < self.newest.load(Ordering::Acquire) {
+            return Err(RecycleError::message("as old as one that was not answered"));
+        }
+        Ok(())
+    }
+}
+
+/// One configuration for each host of one that names several.
+fn each_host(config: &Config) -> Vec<Config> {
+    let ports = config.get_ports();
+    let hosts = config.get_hosts().iter().enumerate().map(|(index, host)| {
+        let mut one = Config::new();
+        match host {
+            tokio_postgres::config::Host::Tcp(name) => one.host(name),
+            tokio_postgres::config::Host::Unix(path) => one.host_path(path),
+        };
+        if let Some(address) = config.get_hostaddrs().get(index) {
+            one.hostaddr(*address);
+        }
+        if let Some(port) = ports.get(index).or(ports.first()) {
+            one.port(*port);
+        }
+        config.get_user().map(|user| one.user(user));
+        config.get_password().map(|password| one.password(password));
+        config.get_dbname().map(|name| one.dbname(name));
+        config.get_options().map(|options| one.options(options));
+        one.application_name(config.get_application_name().unwrap_or("approval-authority"));
+        one.ssl_mode(config.get_ssl_mode());
+        one.ssl_negotiation(config.get_ssl_negotiation());
+        one.target_session_attrs(config.get_target_session_attrs());
+        one.channel_binding(config.get_channel_binding());
+        one.keepalives(config.get_keepalives());
+        one.keepalives_idle(config.get_keepalives_idle());
+        config.get_keepalives_interval().map(|interval| one.keepalives_interval(interval));
+        config.get_keepalives_retries().map(|retries| one.keepalives_retries(retries));
+        one.connect_timeout(CONNECT_PATIENCE);
+        // What was sent and is not acknowledged by then was sent to a machine that is gone.
+        let unacknowledged = config.get_tcp_user_timeout().copied();
+        one.tcp_user_timeout(unacknowledged.unwrap_or(STATEMENT_PATIENCE));
+        one
+    });
+    hosts.collect()
+}
+
+fn silent() -> Failure {
+    Failure::Unavailable("the database did not answer in time".to_owned())
+}
+
+/// What is not known to be harmless counts as a warning.
+fn is_warning(severity: Option<Severity>) -> bool {
+    match severity {
+        Some(Severity::Debug | Severity::Log | Severity::Info | Severity::Notice) => false,
+        Some(Severity::Warning | Severity::Error | Severity::Fatal | Severity::Panic) | None => {
+            true
+        }
+    }
+}
