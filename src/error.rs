@@ -96,9 +96,6 @@ pub enum Error {
     /// The stream was read too slowly.
     #[error("the stream was read too slowly; resume from the last cursor")]
     SubscriberTooSlow,
-    /// This version of the server does not offer the call yet.
-    #[error("this server does not offer the call")]
-    Unimplemented,
     /// A fault of ours. The details are in the log under this id and are never sent.
     #[error("internal error {trace_id}; nothing was let through")]
     Internal {

@@ -1,6 +1,7 @@
 //! The service: requests in, the domain's words in between, answers out.
 
 pub mod approvals;
+mod commands;
 pub mod convert;
 mod deadline;
 pub mod fields;

@@ -13,7 +13,7 @@ use super::{
     guard, page, watch,
 };
 use crate::{
-    approval::{Approval, Decision, Operation, gate::Require, transition::Command},
+    approval::{Operation, gate::Require},
     auth::{Caller, Scope, permissions::READERS},
     error::Error,
     feed::{Feed, cursor::Cursor},
@@ -94,23 +94,29 @@ impl approval_service_server::ApprovalService for ApprovalService {
 
     async fn withdraw_approval(
         &self,
-        _: Request<proto::WithdrawApprovalRequest>,
+        request: Request<proto::WithdrawApprovalRequest>,
     ) -> Result<Response<proto::WithdrawApprovalResponse>, Status> {
-        Err(Error::Unimplemented.into())
+        let deadline = deadline::of(request.metadata());
+        let caller = guard::caller(&request)?;
+        within(deadline, Error::OutcomeUnknown, self.withdraw(caller, request.into_inner())).await
     }
 
     async fn revoke_approval(
         &self,
-        _: Request<proto::RevokeApprovalRequest>,
+        request: Request<proto::RevokeApprovalRequest>,
     ) -> Result<Response<proto::RevokeApprovalResponse>, Status> {
-        Err(Error::Unimplemented.into())
+        let deadline = deadline::of(request.metadata());
+        let caller = guard::caller(&request)?;
+        within(deadline, Error::OutcomeUnknown, self.revoke(caller, request.into_inner())).await
     }
 
     async fn report_result(
         &self,
-        _: Request<proto::ReportResultRequest>,
+        request: Request<proto::ReportResultRequest>,
     ) -> Result<Response<proto::ReportResultResponse>, Status> {
-        Err(Error::Unimplemented.into())
+        let deadline = deadline::of(request.metadata());
+        let caller = guard::caller(&request)?;
+        within(deadline, Error::OutcomeUnknown, self.report(caller, request.into_inner())).await
     }
 
     async fn get_policy(
@@ -147,34 +153,6 @@ impl ApprovalService {
         let gate =
             self.ledger.require(Require { namespace, operation, reason, key, terms }).await?;
         convert::gate(&gate)
-    }
-
-    async fn decide(
-        &self,
-        caller: Caller,
-        request: proto::DecideRequest,
-    ) -> Result<proto::DecideResponse, Error> {
-        let mut fields = Fields::default();
-        let namespace = fields.namespace(&request.namespace);
-        let id = fields.approval_id(&request.approval_id);
-        let decision = fields.decision(request.decision);
-        let reason = match decision {
-            Some(Decision::Deny) => {
-                fields.required_text("reason", &request.reason, "must say why, to deny")
-            }
-            Some(Decision::Approve) | None => fields.check("reason", Text::parse(&request.reason)),
-        };
-        let request_hash = fields.request_hash(&request.request_hash);
-        let (Some(namespace), Some(id), Some(decision), Some(reason), Some(request_hash)) =
-            (namespace, id, decision, reason, request_hash)
-        else {
-            return Err(fields.into_error());
-        };
-        self.approver_of(&caller, &namespace, id).await?;
-        let approver = caller.principal;
-        let command = Command::Decide { approver, decision, reason, request_hash };
-        let decided = self.ledger.command(&namespace, id, command).await?;
-        Ok(proto::DecideResponse { approval: Some(convert::approval(&decided)?) })
     }
 
     async fn get(
@@ -238,45 +216,6 @@ impl ApprovalService {
         };
         let approvals = approvals.iter().map(convert::approval).collect::<Result<_, _>>()?;
         Ok(proto::ListApprovalsResponse { approvals, next_page_token, watch_cursor })
-    }
-
-    /// An approval that the caller may see; one that it may not see is not there.
-    async fn visible(
-        &self,
-        caller: &Caller,
-        namespace: &Namespace,
-        id: uuid::Uuid,
-    ) -> Result<Approval, Error> {
-        let approval = self.store.approval(namespace, id).await?.ok_or(Error::ApprovalNotFound)?;
-        let operation = &approval.request.operation;
-        let requester = caller.scope(&[Role::Requester], namespace).is_some();
-        if requester && operation.requested_by == caller.principal {
-            return Ok(approval);
-        }
-        let Some(scope) = caller.scope(READERS, namespace) else {
-            return Err(Error::ApprovalNotFound);
-        };
-        if scope.holds_for(&self.store, namespace, &operation.workspace_id).await? {
-            return Ok(approval);
-        }
-        Err(Error::ApprovalNotFound)
-    }
-
-    /// Checks that the caller may decide on an approval, as far as roles go.
-    async fn approver_of(
-        &self,
-        caller: &Caller,
-        namespace: &Namespace,
-        id: uuid::Uuid,
-    ) -> Result<(), Error> {
-        let approval = self.visible(caller, namespace, id).await?;
-        let operation = &approval.request.operation;
-        let scope =
-            caller.approver_scope(namespace, &operation.action).ok_or(Error::NotAnApprover)?;
-        if scope.holds_for(&self.store, namespace, &operation.workspace_id).await? {
-            return Ok(());
-        }
-        Err(Error::NotAnApprover)
     }
 }
 

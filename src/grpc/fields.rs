@@ -5,7 +5,7 @@ use serde_json::{Map, Number};
 use uuid::Uuid;
 
 use crate::{
-    approval::{Decision, State},
+    approval::{Decision, OperationResult, State},
     digest::{Context, RequestHash},
     error::{Error, Violation},
     names::{Namespace, Text},
@@ -88,6 +88,19 @@ impl Fields {
             }
         };
         self.check("decision", decision)
+    }
+
+    /// What became of an operation.
+    pub fn result(&mut self, result: i32) -> Option<OperationResult> {
+        let result = match proto::Result::try_from(result) {
+            Ok(proto::Result::Succeeded) => Ok(OperationResult::Succeeded),
+            Ok(proto::Result::Failed) => Ok(OperationResult::Failed),
+            Ok(proto::Result::Unknown) => Ok(OperationResult::Unknown),
+            Ok(proto::Result::Unspecified) | Err(_) => {
+                Err("must be RESULT_SUCCEEDED, RESULT_FAILED or RESULT_UNKNOWN".to_owned())
+            }
+        };
+        self.check("result", result)
     }
 
     /// The hash that an approver was shown, if the request names one.

@@ -102,7 +102,6 @@ fn shape(error: &Error) -> Shape {
         Error::Overloaded => passing(Code::ResourceExhausted, Reason::Overloaded),
         Error::Draining => passing(Code::Unavailable, Reason::Draining),
         Error::SubscriberTooSlow => passing(Code::Unavailable, Reason::SubscriberTooSlow),
-        Error::Unimplemented => plain(Code::Unimplemented, Reason::Unspecified),
         // The contract has no reason for a fault of ours; what it says of this one holds: nothing was decided.
         Error::Internal { .. } => plain(Code::Internal, Reason::StoreUnavailable),
     }

@@ -13,6 +13,7 @@ mod processes;
 mod races;
 mod requests;
 mod server;
+mod settling;
 mod walkthrough;
 mod watch;
 mod workspaces;

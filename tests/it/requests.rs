@@ -1,8 +1,8 @@
 //! Bad requests: one clear answer that names everything that is wrong.
 
 use approval_authority::proto::{
-    self, DecideRequest, GetApprovalRequest, ListApprovalsRequest, ReportResultRequest,
-    RequireApprovalRequest, RevokeApprovalRequest, WatchApprovalsRequest, WithdrawApprovalRequest,
+    self, DecideRequest, GetApprovalRequest, ListApprovalsRequest, RequireApprovalRequest,
+    WatchApprovalsRequest,
 };
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use tonic::{Code, Status};
@@ -174,19 +174,6 @@ async fn a_context_has_its_limits() {
     }
     let refused = backend.ask(with(text(600 * 1024))).await.expect_err("far too long");
     assert_eq!(refused.code(), Code::OutOfRange, "before it is read");
-}
-
-#[tokio::test]
-async fn what_is_not_offered_yet_says_so() {
-    let (_, server) = TestServer::new().await;
-    let backend = server.caller("backend").await.approvals;
-    let alice = server.caller("alice").await.approvals;
-    let withdrawn = backend.clone().withdraw_approval(WithdrawApprovalRequest::default()).await;
-    let reported = backend.clone().report_result(ReportResultRequest::default()).await;
-    let revoked = alice.clone().revoke_approval(RevokeApprovalRequest::default()).await;
-    assert_eq!(withdrawn.expect_err("not yet").code(), Code::Unimplemented);
-    assert_eq!(reported.expect_err("not yet").code(), Code::Unimplemented);
-    assert_eq!(revoked.expect_err("not yet").code(), Code::Unimplemented);
 }
 
 #[tokio::test]

@@ -92,8 +92,6 @@ table! {
         => Unavailable, "DRAINING", None, true;
     Error::SubscriberTooSlow, Error::SubscriberTooSlow
         => Unavailable, "SUBSCRIBER_TOO_SLOW", None, true;
-    Error::Unimplemented, Error::Unimplemented
-        => Unimplemented, "UNSPECIFIED", None, false;
     Error::Internal { .. }, Error::Internal { trace_id: "0-1".to_owned() }
         => Internal, "STORE_UNAVAILABLE", None, false;
 }

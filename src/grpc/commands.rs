@@ -1,0 +1,139 @@
+//! Commands on an approval that exists: who may give them, and what they are.
+
+use uuid::Uuid;
+
+use super::{approvals::ApprovalService, convert, fields::Fields};
+use crate::{
+    approval::{Approval, Decision, transition::Command},
+    auth::{Caller, permissions::READERS},
+    error::Error,
+    names::{Namespace, Text},
+    policy::Role,
+    proto,
+};
+
+impl ApprovalService {
+    pub(super) async fn decide(
+        &self,
+        caller: Caller,
+        request: proto::DecideRequest,
+    ) -> Result<proto::DecideResponse, Error> {
+        let mut fields = Fields::default();
+        let namespace = fields.namespace(&request.namespace);
+        let id = fields.approval_id(&request.approval_id);
+        let decision = fields.decision(request.decision);
+        let reason = match decision {
+            Some(Decision::Deny) => {
+                fields.required_text("reason", &request.reason, "must say why, to deny")
+            }
+            Some(Decision::Approve) | None => fields.check("reason", Text::parse(&request.reason)),
+        };
+        let request_hash = fields.request_hash(&request.request_hash);
+        let (Some(namespace), Some(id), Some(decision), Some(reason), Some(request_hash)) =
+            (namespace, id, decision, reason, request_hash)
+        else {
+            return Err(fields.into_error());
+        };
+        self.approver_of(&caller, &namespace, id).await?;
+        let approver = caller.principal;
+        let command = Command::Decide { approver, decision, reason, request_hash };
+        let decided = self.ledger.command(&namespace, id, command).await?;
+        Ok(proto::DecideResponse { approval: Some(convert::approval(&decided)?) })
+    }
+
+    pub(super) async fn withdraw(
+        &self,
+        caller: Caller,
+        request: proto::WithdrawApprovalRequest,
+    ) -> Result<proto::WithdrawApprovalResponse, Error> {
+        let mut fields = Fields::default();
+        let namespace = fields.namespace(&request.namespace);
+        let id = fields.approval_id(&request.approval_id);
+        let reason = fields.check("reason", Text::parse(&request.reason));
+        let (Some(namespace), Some(id), Some(reason)) = (namespace, id, reason) else {
+            return Err(fields.into_error());
+        };
+        self.visible(&caller, &namespace, id).await?;
+        let command = Command::Withdraw { requester: caller.principal, reason };
+        let withdrawn = self.ledger.command(&namespace, id, command).await?;
+        Ok(proto::WithdrawApprovalResponse { approval: Some(convert::approval(&withdrawn)?) })
+    }
+
+    pub(super) async fn revoke(
+        &self,
+        caller: Caller,
+        request: proto::RevokeApprovalRequest,
+    ) -> Result<proto::RevokeApprovalResponse, Error> {
+        let mut fields = Fields::default();
+        let namespace = fields.namespace(&request.namespace);
+        let id = fields.approval_id(&request.approval_id);
+        let reason = fields.required_text("reason", &request.reason, "must say why");
+        let (Some(namespace), Some(id), Some(reason)) = (namespace, id, reason) else {
+            return Err(fields.into_error());
+        };
+        self.approver_of(&caller, &namespace, id).await?;
+        let command = Command::Revoke { approver: caller.principal, reason };
+        let revoked = self.ledger.command(&namespace, id, command).await?;
+        Ok(proto::RevokeApprovalResponse { approval: Some(convert::approval(&revoked)?) })
+    }
+
+    pub(super) async fn report(
+        &self,
+        caller: Caller,
+        request: proto::ReportResultRequest,
+    ) -> Result<proto::ReportResultResponse, Error> {
+        let mut fields = Fields::default();
+        let namespace = fields.namespace(&request.namespace);
+        let id = fields.approval_id(&request.approval_id);
+        let result = fields.result(request.result);
+        let detail = fields.check("detail", Text::parse(&request.detail));
+        let (Some(namespace), Some(id), Some(result), Some(detail)) =
+            (namespace, id, result, detail)
+        else {
+            return Err(fields.into_error());
+        };
+        self.visible(&caller, &namespace, id).await?;
+        let command = Command::Report { consumer: caller.principal, result, detail };
+        let reported = self.ledger.command(&namespace, id, command).await?;
+        Ok(proto::ReportResultResponse { approval: Some(convert::approval(&reported)?) })
+    }
+
+    /// An approval that the caller may see; one that it may not see is not there.
+    pub(super) async fn visible(
+        &self,
+        caller: &Caller,
+        namespace: &Namespace,
+        id: Uuid,
+    ) -> Result<Approval, Error> {
+        let approval = self.store.approval(namespace, id).await?.ok_or(Error::ApprovalNotFound)?;
+        let operation = &approval.request.operation;
+        let requester = caller.scope(&[Role::Requester], namespace).is_some();
+        if requester && operation.requested_by == caller.principal {
+            return Ok(approval);
+        }
+        let Some(scope) = caller.scope(READERS, namespace) else {
+            return Err(Error::ApprovalNotFound);
+        };
+        if scope.holds_for(&self.store, namespace, &operation.workspace_id).await? {
+            return Ok(approval);
+        }
+        Err(Error::ApprovalNotFound)
+    }
+
+    /// Checks that the caller may decide on an approval, as far as roles go.
+    async fn approver_of(
+        &self,
+        caller: &Caller,
+        namespace: &Namespace,
+        id: Uuid,
+    ) -> Result<(), Error> {
+        let approval = self.visible(caller, namespace, id).await?;
+        let operation = &approval.request.operation;
+        let scope =
+            caller.approver_scope(namespace, &operation.action).ok_or(Error::NotAnApprover)?;
+        if scope.holds_for(&self.store, namespace, &operation.workspace_id).await? {
+            return Ok(());
+        }
+        Err(Error::NotAnApprover)
+    }
+}
