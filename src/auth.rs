@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::{
     error::Error,
     names::{Action, Namespace, Principal, WorkspaceId},
@@ -19,6 +21,8 @@ pub struct Caller {
     pub principal: Principal,
     /// The groups it is in, `<authenticator>:<group>`.
     pub groups: Vec<Principal>,
+    /// Until when its credential is good; for ever, if none.
+    pub expires: Option<Timestamp>,
     /// The policy that says what it may do.
     pub policy: Arc<Policy>,
 }

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -11,6 +12,9 @@ use serde::Deserialize;
 
 /// Begins the environment variables that override keys of the file.
 const PREFIX: &str = "APPROVAL_AUTHORITY_";
+
+/// Variables with the same beginning that are for the commands of people, and no keys.
+const FOR_PEOPLE: [&str; 3] = ["SERVER", "NAMESPACE", "TOKEN"];
 
 /// A deployment. Every key has a default except `database.url` and `auth.tokens.file`; unknown keys are
 /// refused.
@@ -113,7 +117,11 @@ impl Config {
     /// Reads a file, with the environment's overrides: `APPROVAL_AUTHORITY_DATABASE__URL` for `database.url`.
     /// Paths in it are relative to it.
     pub fn load(file: &Path) -> Result<Self, String> {
-        Self::read(file, env::vars_os().filter_map(override_of).collect())
+        let mut overrides = Vec::new();
+        for (name, value) in env::vars_os() {
+            overrides.extend(override_of(&name, &value)?);
+        }
+        Self::read(file, overrides)
     }
 
     fn read(file: &Path, overrides: Vec<(String, String)>) -> Result<Self, String> {
@@ -126,7 +134,7 @@ impl Config {
             .add_source(environment)
             .build()
             .and_then(config::Config::try_deserialize)
-            .map_err(|e| format!("{}: {e}", file.display()))?;
+            .map_err(|error| format!("{}: {}", file.display(), describe(&error, file)))?;
         let folder = file.parent().unwrap_or(Path::new("."));
         read.auth.tokens.file = folder.join(&read.auth.tokens.file);
         read.policy.file = read.policy.file.map(|policy| folder.join(policy));
@@ -153,12 +161,56 @@ impl Config {
 }
 
 /// An override, if an environment variable is one. Every key lies in a table, so its variable has the
-/// separator; one without it is meant for the commands that people use.
-fn override_of(
-    (name, value): (std::ffi::OsString, std::ffi::OsString),
-) -> Option<(String, String)> {
-    let key = name.to_str()?.strip_prefix(PREFIX)?;
-    key.contains("__").then(|| Some((key.to_owned(), value.to_str()?.to_owned())))?
+/// separator; those without it are meant for the commands that people use. A variable that would be one but for
+/// a slip is refused: whoever set it believes that it holds.
+fn override_of(name: &OsStr, value: &OsStr) -> Result<Option<(String, String)>, String> {
+    let Some(key) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else {
+        return Ok(None);
+    };
+    if FOR_PEOPLE.contains(&key) {
+        return Ok(None);
+    }
+    if !key.contains("__") {
+        return Err(format!(
+            "{PREFIX}{key} is no key; its table and its name are parted by \"__\""
+        ));
+    }
+    match value.to_str() {
+        Some(value) => Ok(Some((key.to_owned(), value.to_owned()))),
+        None => Err(format!("{PREFIX}{key} is not UTF-8")),
+    }
+}
+
+/// What is wrong, and where, without what stands there: it may be a password.
+fn describe(error: &config::ConfigError, file: &Path) -> String {
+    match error {
+        config::ConfigError::FileParse { .. } => {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            match toml::from_str::<toml::Table>(&text) {
+                Ok(_) => "cannot be read".to_owned(),
+                Err(fault) => {
+                    let offset = fault.span().map_or(0, |span| span.start);
+                    let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
+                    format!("line {line} is no TOML")
+                }
+            }
+        }
+        config::ConfigError::Type { expected, key, .. } => {
+            format!("{} must be {expected}", key.as_deref().unwrap_or("a key"))
+        }
+        config::ConfigError::At { error, key, .. } => {
+            format!("{}: {}", key.as_deref().unwrap_or("a key"), describe(error, file))
+        }
+        config::ConfigError::NotFound(key) => format!("{key} is missing"),
+        // What the deserialiser says: it quotes a value only to say that its type is wrong.
+        other => match other.to_string().split_once("invalid type:") {
+            Some((key, why)) => {
+                let expected = why.rsplit(", expected ").next().unwrap_or("something else");
+                format!("{key}must be {expected}")
+            }
+            None => other.to_string(),
+        },
+    }
 }
 
 /// Where to look for the programs of PostgreSQL: the folder that `PG_BIN` names, if it is set, and the folders
@@ -221,11 +273,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_people_is_no_override() {
-        let variable = |name: &str| override_of((name.into(), "x".into()));
-        assert_eq!(variable("APPROVAL_AUTHORITY_TOKEN"), None);
-        assert_eq!(variable("PATH"), None);
-        assert!(variable("APPROVAL_AUTHORITY_DATABASE__URL").is_some());
+    fn what_is_for_people_is_no_override_and_a_slip_is_refused() {
+        let variable = |name: &str| override_of(OsStr::new(name), OsStr::new("x"));
+        assert_eq!(variable("APPROVAL_AUTHORITY_TOKEN"), Ok(None));
+        assert_eq!(variable("PATH"), Ok(None));
+        assert!(variable("APPROVAL_AUTHORITY_DATABASE__URL").is_ok_and(|found| found.is_some()));
+        assert!(variable("APPROVAL_AUTHORITY_SERVER_ALLOW_PLAINTEXT").is_err());
+        let no_text: &OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"false\xff");
+        let name = OsStr::new("APPROVAL_AUTHORITY_SERVER__ALLOW_PLAINTEXT");
+        assert!(override_of(name, no_text).is_err());
+    }
+
+    #[test]
+    fn a_fault_is_named_without_what_stands_there() {
+        for text in [
+            "[database]\nurl = \"postgres://u:secret@h/d\n",
+            "database = \"postgres://u:secret@h/d\"\n[auth.tokens]\nfile = \"t\"\n",
+            "[database]\nurl = [\"postgres://u:secret@h/d\"]\n[auth.tokens]\nfile = \"t\"\n",
+            "[database]\nurl = \"x\"\npool_size = \"secret\"\n[auth.tokens]\nfile = \"t\"\n",
+        ] {
+            let fault = read(text, &[]).expect_err("a fault");
+            assert!(!fault.contains("secret"), "{fault}");
+        }
     }
 
     #[test]

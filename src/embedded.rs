@@ -3,22 +3,21 @@
 
 use std::{
     fs,
-    io::Write,
     os::unix::{
         fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
         process::CommandExt,
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Uid, User, geteuid};
 use tokio_postgres::NoTls;
 
-/// Longest path of a folder for a socket: `sockaddr_un` has 108 bytes, and PostgreSQL adds its file's name.
-const SOCKET_FOLDER: usize = 85;
+/// Longest path of a server's folder: the path of the socket in it must fit into the 108 bytes of `sockaddr_un`.
+const FOLDER: usize = 78;
 
 /// How long the server may take to start, recovery after a kill included.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -26,14 +25,30 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 /// The superuser of the private server.
 const SUPERUSER: &str = "authority";
 
+/// Makes the data, whole or not at all: what is half made, because we were killed, must not be taken for data.
+/// Arguments: the programs' folder, ours, the superuser.
+const INITIALISE: &str = r#"
+umask 077
+rm -rf "$2/data.new"
+"$1/initdb" -D "$2/data.new" -U "$3" --auth-local=trust --auth-host=reject \
+    --encoding=UTF8 --locale=C --no-instructions && mv "$2/data.new" "$2/data"
+"#;
+
 /// Runs the server until its standard input ends, which it does when the process that holds the other end
-/// dies, however it dies; then shuts the server down, and removes its folder if there is a third argument.
+/// dies, however it dies; then shuts the server down, and removes its folder if the third argument says so.
+/// The other arguments are the server's. It never listens but on its socket: the settings are on its command
+/// line, and not in a file that it might not find.
 const SUPERVISE: &str = r#"
-"$1/postgres" -D "$2/data" </dev/null &
+umask 077
+programs=$1 folder=$2 afterwards=$3
+shift 3
+mkdir -p "$folder/socket" && chmod 700 "$folder/socket"
+"$programs/postgres" -D "$folder/data" -c listen_addresses= -c unix_socket_permissions=0700 \
+    -c unix_socket_directories="$folder/socket" "$@" </dev/null >"$folder/postgres.log" 2>&1 &
 read -r _
 kill -INT $! 2>/dev/null
 wait $!
-[ -z "${3:-}" ] || rm -rf "$2"
+[ "$afterwards" = keep ] || rm -rf "$folder"
 "#;
 
 /// The programs of an installed PostgreSQL.
@@ -104,12 +119,14 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the server of a folder; makes its data first if there is none. `settings` are lines of
-    /// `postgresql.conf`.
+    /// Starts the server of a folder; makes its data first if there is none. `settings` are `name=value`.
+    ///
+    /// The folder is given to the server's user. Where that is another than ours, nothing in it is written,
+    /// made or removed but by processes of that user: as root we would follow whatever links it lays.
     pub async fn start(
         installation: &Installation,
         folder: &Path,
-        settings: &str,
+        settings: &[&str],
         keep: Keep,
     ) -> Result<Self> {
         let owner = owner()?;
@@ -118,23 +135,17 @@ impl Cluster {
         if data.join("PG_VERSION").exists() {
             stop_leftover(installation, &data, owner.as_ref())?;
         } else {
-            initialise(installation, &data, owner.as_ref())?;
+            initialise(installation, folder, owner.as_ref())?;
         }
-        let socket = folder.join("socket");
-        let mut conf = fs::File::create(data.join("approval_authority.conf"))?;
-        writeln!(conf, "listen_addresses = ''")?;
-        writeln!(conf, "unix_socket_directories = '{}'", socket.display())?;
-        writeln!(conf, "unix_socket_permissions = 0700")?;
-        writeln!(conf, "{settings}")?;
-
-        let log = fs::File::create(folder.join("postgres.log"))?;
         let mut command = Command::new("sh");
         command.args(["-c", SUPERVISE, "sh"]).arg(&installation.bin).arg(folder);
-        if keep == Keep::Nothing {
-            command.arg("remove");
-        }
+        command.arg(match keep {
+            Keep::Data => "keep",
+            Keep::Nothing => "remove",
+        });
+        command.args(settings.iter().flat_map(|setting| ["-c", setting]));
         // A group of its own: Ctrl-C is for us, and we stop the server once we have drained.
-        command.process_group(0).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         run_as(&mut command, owner.as_ref());
         let supervisor = command.spawn().context("cannot start the PostgreSQL server")?;
         let mut cluster = Self { folder: folder.to_owned(), supervisor };
@@ -180,13 +191,13 @@ impl Cluster {
     }
 
     async fn wait_until_ready(&mut self) -> Result<()> {
+        let started = SystemTime::now();
         let until = Instant::now() + START_PATIENCE;
         loop {
             match tokio_postgres::connect(&self.url("postgres"), NoTls).await {
                 Ok(_) => return Ok(()),
-                Err(error) if Instant::now() > until || self.has_died() => {
-                    let log = fs::read_to_string(self.folder.join("postgres.log"));
-                    let log = log.unwrap_or_default();
+                Err(error) if Instant::now() > until || self.has_given_up(started) => {
+                    let log = fs::read_to_string(self.log()).unwrap_or_default();
                     bail!("the PostgreSQL server did not start: {error}\n{}", log.trim_end());
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -194,11 +205,18 @@ impl Cluster {
         }
     }
 
-    /// Whether the server has given up: it removes its pid file, and logs why.
-    fn has_died(&mut self) -> bool {
-        let log = fs::read_to_string(self.folder.join("postgres.log")).unwrap_or_default();
-        let refused = log.contains("FATAL:") && !log.contains("starting up");
-        refused && self.pid().is_none()
+    /// Whether the server has said why it does not start, and left. What an earlier one said does not count.
+    fn has_given_up(&self, started: SystemTime) -> bool {
+        let written = fs::metadata(self.log()).and_then(|about| about.modified());
+        if !written.is_ok_and(|written| written > started) {
+            return false;
+        }
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        log.contains("FATAL:") && !log.contains("starting up") && self.pid().is_none()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("postgres.log")
     }
 }
 
@@ -229,24 +247,22 @@ fn run_as(command: &mut Command, owner: Option<&User>) {
     }
 }
 
-/// Makes the folder and the one for the socket, for the server's user alone.
+/// Makes the folder, for the server's user alone.
 fn prepare(folder: &Path, owner: Option<&User>) -> Result<()> {
-    let socket = folder.join("socket");
-    if !folder.is_absolute() || socket.as_os_str().len() > SOCKET_FOLDER {
+    if !folder.is_absolute() || folder.as_os_str().len() > FOLDER {
         bail!(
-            "{} must be an absolute path of at most {} bytes, for the socket in it",
-            folder.display(),
-            SOCKET_FOLDER - "/socket".len()
+            "{} must be an absolute path of at most {FOLDER} bytes, for the socket in it",
+            folder.display()
         );
     }
-    for path in [folder, &socket] {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(path).with_context(|| format!("cannot make {}", path.display()))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        if let Some(user) = owner {
-            chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
-        }
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    if let Some(user) = owner {
+        chown(folder, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
     }
     let own = owner.map_or(geteuid(), |user| user.uid);
     for ancestor in folder.ancestors().skip(1) {
@@ -262,26 +278,14 @@ fn prepare(folder: &Path, owner: Option<&User>) -> Result<()> {
     Ok(())
 }
 
-fn initialise(installation: &Installation, data: &Path, owner: Option<&User>) -> Result<()> {
-    // Whole or not at all: what is half made, because we were killed, must not be taken for data.
-    let making = data.with_extension("new");
-    if making.exists() {
-        fs::remove_dir_all(&making)?;
-    }
-    let mut command = Command::new(installation.bin.join("initdb"));
-    command.arg("-D").arg(&making);
-    command.args(["-U", SUPERUSER, "--auth-local=trust", "--auth-host=reject"]);
-    command.args(["--encoding=UTF8", "--locale=C", "--no-instructions"]);
+fn initialise(installation: &Installation, folder: &Path, owner: Option<&User>) -> Result<()> {
+    let mut command = Command::new("sh");
+    command.args(["-c", INITIALISE, "sh"]).arg(&installation.bin).arg(folder).arg(SUPERUSER);
     run_as(&mut command, owner);
     let output = command.output().context("cannot run initdb")?;
     if !output.status.success() {
         bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr).trim_end());
     }
-    let include = "\ninclude_if_exists = 'approval_authority.conf'\n";
-    let mut conf = fs::OpenOptions::new().append(true).open(making.join("postgresql.conf"))?;
-    conf.write_all(include.as_bytes())?;
-    conf.sync_all()?;
-    fs::rename(&making, data)?;
     Ok(())
 }
 

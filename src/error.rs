@@ -118,8 +118,10 @@ impl Error {
     }
 }
 
+/// Enough for a person to begin with; the details hold them all.
 fn describe(violations: &[Violation]) -> String {
     let each: Vec<String> =
-        violations.iter().map(|v| format!("{} {}", v.field, v.description)).collect();
-    each.join("; ")
+        violations.iter().take(8).map(|v| format!("{} {}", v.field, v.description)).collect();
+    let more = if violations.len() > 8 { "; and more" } else { "" };
+    format!("{}{more}", each.join("; "))
 }

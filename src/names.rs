@@ -125,6 +125,24 @@ impl Principal {
     }
 }
 
+impl OnBehalfOf {
+    /// Whether this may be a name of the principal. A backend spells people as its own directory does, so case,
+    /// another source's prefix and a mail domain make no difference. It can only be too cautious: what it takes
+    /// for the same person may not approve.
+    pub fn may_name(&self, principal: &Principal) -> bool {
+        let names = readings(self.as_str());
+        readings(principal.as_str()).iter().any(|name| names.contains(name))
+    }
+}
+
+/// A name as it stands, without its source, and without its mail domain; in lower case.
+fn readings(name: &str) -> [String; 3] {
+    let whole = name.to_lowercase();
+    let subject = whole.rsplit(':').next().unwrap_or(&whole).trim().to_owned();
+    let local = subject.split('@').next().unwrap_or(&subject).to_owned();
+    [whole, subject, local]
+}
+
 impl Text {
     /// No words.
     pub fn empty() -> Self {
@@ -152,7 +170,8 @@ fn check_workspace_id(text: &str) -> Result<(), String> {
 }
 
 fn check_on_behalf_of(text: &str) -> Result<(), String> {
-    check_printable(text, ON_BEHALF_OF_BYTES)
+    check_printable(text, ON_BEHALF_OF_BYTES)?;
+    check_visible(text)
 }
 
 fn check_idempotency_key(text: &str) -> Result<(), String> {
@@ -161,6 +180,7 @@ fn check_idempotency_key(text: &str) -> Result<(), String> {
 
 fn check_principal(text: &str) -> Result<(), String> {
     check_printable(text, PRINCIPAL_BYTES)?;
+    check_visible(text)?;
     match text.split_once(':') {
         Some((authenticator, subject)) if !authenticator.is_empty() && !subject.is_empty() => {
             Ok(())
@@ -202,6 +222,24 @@ fn check_printable(text: &str, most: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// A name of a person is what can be seen of it.
+fn check_visible(text: &str) -> Result<(), String> {
+    if text.trim() != text {
+        return Err("must not begin or end with white space".to_owned());
+    }
+    if text.chars().any(is_invisible) {
+        return Err("must not contain invisible characters".to_owned());
+    }
+    Ok(())
+}
+
+/// Characters that are not shown, or that change how others are: Unicode's general category Cf as far as it
+/// occurs in running text.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +259,22 @@ mod tests {
         assert!(Text::parse("é".repeat(2_000)).is_ok());
         assert!(Text::parse("é".repeat(2_001)).is_err());
         assert!(Text::parse("nul\0").is_err());
+    }
+
+    #[test]
+    fn a_person_is_known_however_a_backend_spells_the_name() {
+        let alice = Principal::parse("tokens:alice").expect("well-formed");
+        for name in
+            ["alice", "Alice", "tokens:alice", "TOKENS:alice", "corp:alice", "alice@corp.example"]
+        {
+            assert!(OnBehalfOf::parse(name).expect("well-formed").may_name(&alice), "{name}");
+        }
+        for name in ["bob", "alice2", "tokens:bob", "malice"] {
+            assert!(!OnBehalfOf::parse(name).expect("well-formed").may_name(&alice), "{name}");
+        }
+        for name in ["alice ", " alice", "alice\u{200b}", "al\u{ad}ice"] {
+            assert!(OnBehalfOf::parse(name).is_err(), "{name:?}");
+        }
     }
 
     #[test]

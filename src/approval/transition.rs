@@ -152,13 +152,10 @@ fn decide(
 }
 
 /// Whether this principal asked for the operation, in its own name or in another's: the one place where two
-/// pairs of eyes are demanded. `on_behalf_of` is the backend's word for a person, so it counts both as a
-/// principal's full name and as its subject.
+/// pairs of eyes are demanded.
 fn requested_it(approver: &Principal, operation: &Operation) -> bool {
     operation.requested_by == *approver
-        || operation.on_behalf_of.as_ref().is_some_and(|name| {
-            name.as_str() == approver.as_str() || name.as_str() == approver.subject()
-        })
+        || operation.on_behalf_of.as_ref().is_some_and(|name| name.may_name(approver))
 }
 
 fn withdraw(

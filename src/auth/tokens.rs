@@ -16,6 +16,9 @@ pub const AUTHENTICATOR: &str = "tokens";
 /// Begins every token, so that scanners for leaked secrets can find one.
 const PREFIX: &str = "aa_";
 
+/// Shortest token that is looked at: a hash of nothing, or of a slip, in the file must not let nobody in.
+const TOKEN_BYTES: usize = 16;
+
 /// Who holds a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -23,12 +26,14 @@ pub struct Identity {
     pub principal: Principal,
     /// Its groups.
     pub groups: Vec<Principal>,
+    /// Until when the token is good; for ever, if none.
+    pub expires: Option<Timestamp>,
 }
 
 /// The tokens that are known, by hash.
 #[derive(Clone, Debug, Default)]
 pub struct Tokens {
-    by_hash: HashMap<[u8; 32], (Identity, Option<Timestamp>)>,
+    by_hash: HashMap<[u8; 32], Identity>,
 }
 
 #[derive(Deserialize)]
@@ -55,9 +60,9 @@ impl Tokens {
         let mut by_hash = HashMap::new();
         for entry in file.tokens {
             let subject = entry.subject.clone();
-            let (hash, identity, expires) =
+            let (hash, identity) =
                 entry.checked().map_err(|why| format!("the token of {subject:?}: {why}"))?;
-            if by_hash.insert(hash, (identity, expires)).is_some() {
+            if by_hash.insert(hash, identity).is_some() {
                 return Err(format!("the token of {subject:?}: its hash is listed twice"));
             }
         }
@@ -68,21 +73,21 @@ impl Tokens {
     ///
     /// Only hashes are compared, so how long it takes says nothing about how much of a token was right.
     pub fn authenticate(&self, token: &str, now: Timestamp) -> Result<Identity, Error> {
-        let hash: [u8; 32] = Sha256::digest(token).into();
-        match self.by_hash.get(&hash) {
-            Some((identity, None)) => Ok(identity.clone()),
-            Some((identity, Some(expires))) if now < *expires => Ok(identity.clone()),
-            Some((identity, Some(_))) => {
-                tracing::info!(principal = %identity.principal, "refused an expired token");
-                Err(Error::Unauthenticated)
-            }
-            None => Err(Error::Unauthenticated),
+        if token.len() < TOKEN_BYTES {
+            return Err(Error::Unauthenticated);
         }
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        let identity = self.by_hash.get(&hash).ok_or(Error::Unauthenticated)?;
+        if identity.expires.is_some_and(|expires| expires <= now) {
+            tracing::info!(principal = %identity.principal, "refused an expired token");
+            return Err(Error::Unauthenticated);
+        }
+        Ok(identity.clone())
     }
 }
 
 impl TokenEntry {
-    fn checked(self) -> Result<([u8; 32], Identity, Option<Timestamp>), String> {
+    fn checked(self) -> Result<([u8; 32], Identity), String> {
         let mut hash = [0; 32];
         hex::decode_to_slice(&self.sha256, &mut hash)
             .map_err(|_| "sha256 must be 64 hexadecimal digits".to_owned())?;
@@ -96,8 +101,9 @@ impl TokenEntry {
         let identity = Identity {
             principal: Principal::new(AUTHENTICATOR, &self.subject)?,
             groups: groups.collect::<Result<_, _>>()?,
+            expires,
         };
-        Ok((hash, identity, expires))
+        Ok((hash, identity))
     }
 }
 
@@ -141,11 +147,19 @@ mod tests {
     fn a_token_expires() {
         let text = format!(
             "{}expires = 2026-06-01T00:00:00Z\n",
-            entry("ci", "secret", &[]).expect("well-formed")
+            entry("ci", "a secret of some length", &[]).expect("well-formed")
         );
         let tokens = Tokens::parse(&text).expect("parses");
-        assert!(tokens.authenticate("secret", at("2026-05-31T23:59:59Z")).is_ok());
-        assert!(tokens.authenticate("secret", at("2026-06-01T00:00:00Z")).is_err());
+        assert!(tokens.authenticate("a secret of some length", at("2026-05-31T23:59:59Z")).is_ok());
+        assert!(
+            tokens.authenticate("a secret of some length", at("2026-06-01T00:00:00Z")).is_err()
+        );
+    }
+
+    #[test]
+    fn the_hash_of_nothing_lets_nobody_in() {
+        let tokens = Tokens::parse(&entry("ci", "", &[]).expect("well-formed")).expect("parses");
+        assert!(tokens.authenticate("", at("2026-01-01T00:00:00Z")).is_err());
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     net::SocketAddr,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::unistd::geteuid;
 use tokio::net::TcpListener;
 
 use super::serve::{prepare, stop_signal};
@@ -58,7 +59,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
     let (pg_bin, path) = program_folders();
     let installation = Installation::find(pg_bin, &path)?;
     let postgres = folder.join("postgres");
-    let cluster = Cluster::start(&installation, &postgres, "", Keep::Data).await?;
+    let cluster = Cluster::start(&installation, &postgres, &[], Keep::Data).await?;
     cluster.create_database("approvals").await?;
 
     let config = Config {
@@ -89,12 +90,24 @@ struct Credentials {
     person: String,
 }
 
-/// Two programs on one folder would take the database from each other.
+/// Makes the folder ours, and ours alone: two programs would take the database from each other.
 fn lock(folder: &Path) -> Result<File> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    // The server's user passes through to its own part, which is closed to others, as the secrets are.
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
-    let lock = File::create(folder.join("lock"))?;
+    if !folder.exists() {
+        // The server's user passes through to its own part, which is closed to others, as the secrets are.
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(folder)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
+    }
+    let about = fs::symlink_metadata(folder)?;
+    let ours = about.is_dir() && about.uid() == geteuid().as_raw();
+    if !ours || about.mode() & 0o022 != 0 {
+        bail!(
+            "{} must be a folder that belongs to you and that nobody else can write to",
+            folder.display()
+        );
+    }
+    let mut options = OpenOptions::new();
+    let lock =
+        options.write(true).create(true).truncate(false).mode(0o600).open(folder.join("lock"))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(fs::TryLockError::WouldBlock) => bail!("another dev is using {}", folder.display()),
@@ -107,14 +120,14 @@ fn credentials(folder: &Path) -> Result<Credentials> {
     let (backend, person) = (secret_file(folder, BACKEND), secret_file(folder, PERSON));
     if !file.exists() {
         let (for_backend, for_person) = (tokens::new_token(), tokens::new_token());
-        write_secret(&backend, &for_backend)?;
-        write_secret(&person, &for_person)?;
+        write_private(&backend, &for_backend)?;
+        write_private(&person, &for_person)?;
         let entry = |subject, token: &str, groups: &[&str]| {
             tokens::entry(subject, token, groups).map_err(|why| anyhow!(why))
         };
         let backend_entry = entry(BACKEND, &for_backend, &[])?;
         let person_entry = entry(PERSON, &for_person, &[APPROVERS])?;
-        fs::write(&file, format!("{backend_entry}\n{person_entry}"))?;
+        write_private(&file, &format!("{backend_entry}\n{person_entry}"))?;
     }
     let read = |path: &Path| -> Result<String> {
         let token = fs::read_to_string(path);
@@ -127,12 +140,13 @@ fn secret_file(folder: &Path, subject: &str) -> PathBuf {
     folder.join(format!("{subject}.token"))
 }
 
-fn write_secret(path: &Path, secret: &str) -> Result<()> {
+/// Writes what only we may read, or change.
+fn write_private(path: &Path, text: &str) -> Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(path)?;
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    writeln!(file, "{secret}")?;
+    writeln!(file, "{text}")?;
     Ok(())
 }
 
@@ -148,7 +162,7 @@ fn policy(folder: &Path) -> Result<PathBuf> {
              \n[[bindings]]\nrole = \"admin\"\ngroups = [\"tokens:{APPROVERS}\"]\n\
              namespaces = [\"*\"]\nworkspaces = [\"*\"]\n"
         );
-        fs::write(&file, format!("{BUILT_IN}{bindings}"))?;
+        write_private(&file, &format!("{BUILT_IN}{bindings}"))?;
     }
     Ok(file)
 }
@@ -162,18 +176,18 @@ data in {folder}
 
 In another terminal, the credentials of the backend and of the person who decides:
 
-BACKEND='authorization: Bearer {backend}'
-PERSON='authorization: Bearer {person}'
+export BACKEND={backend}
+export PERSON={person}
 
 The backend asks and is held, the person approves, the backend asks again and is let through, once:
 
-ID=$(grpcurl -plaintext -H "$BACKEND" -d '{ASK}' {address} {GATE} | tee /dev/stderr | sed -n 's/^ *"id": "\(.*\)",$/\1/p')
-grpcurl -plaintext -H "$PERSON" -d "{{\"approval_id\":\"$ID\",\"decision\":\"DECISION_APPROVE\"}}" {address} approvals.v1.ApprovalService/Decide
-grpcurl -plaintext -H "$BACKEND" -d '{ASK}' {address} {GATE}
+ID=$(grpcurl -plaintext -expand-headers -H 'authorization: Bearer ${{BACKEND}}' -d '{ASK}' {address} {GATE} | tee /dev/stderr | sed -n 's/^ *"id": "\(.*\)",$/\1/p')
+grpcurl -plaintext -expand-headers -H 'authorization: Bearer ${{PERSON}}' -d "{{\"approval_id\":\"$ID\",\"decision\":\"DECISION_APPROVE\"}}" {address} approvals.v1.ApprovalService/Decide
+grpcurl -plaintext -expand-headers -H 'authorization: Bearer ${{BACKEND}}' -d '{ASK}' {address} {GATE}
 
 What happens, as it happens:
 
-grpcurl -plaintext -H "$PERSON" -d '{{"start":"START_OLDEST"}}' {address} approvals.v1.ApprovalService/WatchApprovals
+grpcurl -plaintext -expand-headers -H 'authorization: Bearer ${{PERSON}}' -d '{{"start":"START_OLDEST"}}' {address} approvals.v1.ApprovalService/WatchApprovals
 
 Ctrl-C stops it; the data stays."#,
         folder = folder.display(),

@@ -72,19 +72,15 @@ impl Subscription {
         Ok(self.store.log(&self.namespace).await?.head)
     }
 
-    /// Reads on in the table. When there is nothing more, and the tail has come no further either, whatever
-    /// comes next comes from the tail: it has been heard since before the table was read.
+    /// Reads on in the table. When there is nothing more, whatever comes next comes from the tail: it has been
+    /// heard since before the table was read, and where it began, which it does without a word, was read too.
     async fn read_page(&mut self) -> Result<(), Error> {
         let mut published = self.tail.published.subscribe();
         if published.wait_for(Option::is_some).await.is_err() {
             return Err(Error::StoreUnavailable);
         }
         let page = self.store.events_after(&self.namespace, self.position, PAGE).await?;
-        let tail_is_ahead = match *published.borrow() {
-            Some(published) => published.revision > self.position.revision,
-            None => true,
-        };
-        self.behind = !page.is_empty() || tail_is_ahead;
+        self.behind = !page.is_empty();
         self.page = page.into_iter().map(Arc::new).collect();
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! `ApprovalService`: the gate, the decision and the feed.
 
-use std::pin::Pin;
+use std::{collections::HashSet, pin::Pin};
 
 use futures_util::Stream;
+use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -23,6 +24,10 @@ use crate::{
     proto::{self, approval_service_server},
     store::{Store, listing::Filter},
 };
+
+/// A page ends early rather than be longer than this, in bytes: clients accept 4 MiB unless told otherwise, and
+/// nobody may make a list that an approver cannot read.
+const PAGE_BYTES: usize = 3 * 1024 * 1024;
 
 /// The service.
 #[derive(Clone)]
@@ -70,7 +75,8 @@ impl approval_service_server::ApprovalService for ApprovalService {
         let started = within(deadline, Error::StoreUnavailable, async {
             watch::start(&self.store, &self.feed, &caller, request).await
         });
-        let stream = started.await?.into_inner().run(self.draining.clone());
+        let watch = started.await?.into_inner().until_credential_ends(&caller);
+        let stream = watch.run(self.draining.clone());
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -196,12 +202,20 @@ impl ApprovalService {
         let descend = request.include_descendants;
         let among = select(&self.store, &namespace, &scope, &workspaces, descend).await?;
         let filter = Filter { workspaces: among, states: states.clone(), actions: actions.clone() };
-        let (mut approvals, log) =
-            self.store.approvals(&namespace, &filter, before, size + 1).await?;
-        let more = approvals.len() as i64 > size;
-        approvals.truncate(usize::try_from(size).unwrap_or(usize::MAX));
-        let next_page_token = match approvals.last() {
-            Some(last) if more => page::token(&list, last.id().as_bytes()),
+        let (found, log) = self.store.approvals(&namespace, &filter, before, size + 1).await?;
+        let (mut approvals, mut bytes) = (Vec::new(), 0);
+        for approval in found.iter().take(usize::try_from(size).unwrap_or(usize::MAX)) {
+            let approval = convert::approval(approval)?;
+            bytes += approval.encoded_len();
+            if bytes > PAGE_BYTES && !approvals.is_empty() {
+                break;
+            }
+            approvals.push(approval);
+        }
+        let next_page_token = match approvals.len().checked_sub(1) {
+            Some(last) if approvals.len() < found.len() => {
+                page::token(&list, found[last].id().as_bytes())
+            }
             Some(_) | None => String::new(),
         };
         let watch_cursor = match before {
@@ -214,7 +228,6 @@ impl ApprovalService {
             .encode(),
             Some(_) => String::new(),
         };
-        let approvals = approvals.iter().map(convert::approval).collect::<Result<_, _>>()?;
         Ok(proto::ListApprovalsResponse { approvals, next_page_token, watch_cursor })
     }
 }
@@ -281,6 +294,7 @@ pub(super) async fn select(
         (None, visible) => visible,
         (asked_for, None) => asked_for,
         (Some(mut asked_for), Some(visible)) => {
+            let visible: HashSet<WorkspaceId> = visible.into_iter().collect();
             asked_for.retain(|workspace| visible.contains(workspace));
             Some(asked_for)
         }

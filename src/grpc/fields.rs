@@ -15,6 +15,12 @@ use crate::{
 /// Longest wait for a decision.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// Violations that an error names at most.
+const VIOLATIONS: usize = 40;
+
+/// Values in a list of enums at most.
+const ENUM_VALUES: usize = 100;
+
 /// Collects what is wrong with a request.
 #[derive(Debug, Default)]
 pub struct Fields {
@@ -40,8 +46,12 @@ impl Fields {
         self.check(field, parse(text)).map(Some)
     }
 
-    /// Puts a violation on record.
+    /// Puts a violation on record; of a great many the first few dozen, which is more than anybody reads and as
+    /// much as a client takes in a header.
     pub fn refuse(&mut self, field: &str, description: impl Into<String>) {
+        if self.violations.len() >= VIOLATIONS {
+            return;
+        }
         self.violations
             .push(Violation { field: field.to_owned(), description: description.into() });
     }
@@ -74,7 +84,7 @@ impl Fields {
 
     /// The operation's parameters.
     pub fn context(&mut self, context: Option<Struct>) -> Option<Context> {
-        let parameters = members(context.unwrap_or_default(), "");
+        let parameters = members(context.unwrap_or_default(), &mut Vec::new());
         self.check("context", parameters.and_then(Context::new))
     }
 
@@ -110,6 +120,7 @@ impl Fields {
 
     /// States to list.
     pub fn states(&mut self, states: &[i32]) -> Option<Vec<State>> {
+        self.few("states", states)?;
         let parsed: Result<Vec<State>, String> = states
             .iter()
             .map(|state| match proto::ApprovalState::try_from(*state) {
@@ -126,6 +137,13 @@ impl Fields {
             })
             .collect();
         self.check("states", parsed)
+    }
+
+    /// Refuses a list of enums that is longer than any sense in it.
+    pub fn few(&mut self, field: &str, values: &[i32]) -> Option<()> {
+        let few = values.len() <= ENUM_VALUES;
+        let why = || format!("must not hold more than {ENUM_VALUES} values");
+        self.check(field, few.then_some(()).ok_or_else(why))
     }
 
     /// Names in a list; at most 1,000.
@@ -173,38 +191,44 @@ impl Fields {
     }
 }
 
-/// The members of a protobuf object as JSON.
-fn members(object: Struct, path: &str) -> Result<Map<String, serde_json::Value>, String> {
+/// The members of a protobuf object as JSON. `path` leads to the object, step by step.
+fn members(
+    object: Struct,
+    path: &mut Vec<String>,
+) -> Result<Map<String, serde_json::Value>, String> {
     let mut members = Map::new();
     for (name, value) in object.fields {
-        let path = format!("{path}.{name}");
-        members.insert(name, json(value, &path)?);
+        path.push(format!(".{name}"));
+        members.insert(name, json(value, path)?);
+        path.pop();
     }
     Ok(members)
 }
 
-fn json(value: Value, path: &str) -> Result<serde_json::Value, String> {
+fn json(value: Value, path: &mut Vec<String>) -> Result<serde_json::Value, String> {
     Ok(match value.kind {
         Some(Kind::NullValue(_)) => serde_json::Value::Null,
         Some(Kind::BoolValue(boolean)) => boolean.into(),
         Some(Kind::StringValue(text)) => text.into(),
         Some(Kind::NumberValue(number)) => match Number::from_f64(number) {
             Some(number) => serde_json::Value::Number(number),
-            None => {
-                return Err(format!("holds at {:?} a number that is not finite", cut(path)));
-            }
+            None => return Err(format!("holds at {:?} a number that is not finite", cut(path))),
         },
         Some(Kind::StructValue(object)) => serde_json::Value::Object(members(object, path)?),
         Some(Kind::ListValue(list)) => {
-            let items = list.values.into_iter().enumerate();
-            let items = items.map(|(index, item)| json(item, &format!("{path}[{index}]")));
-            serde_json::Value::Array(items.collect::<Result<_, _>>()?)
+            let mut items = Vec::with_capacity(list.values.len());
+            for (index, item) in list.values.into_iter().enumerate() {
+                path.push(format!("[{index}]"));
+                items.push(json(item, path)?);
+                path.pop();
+            }
+            serde_json::Value::Array(items)
         }
         None => return Err(format!("holds at {:?} a value of no kind", cut(path))),
     })
 }
 
 /// Enough of a path to find the place; names in a context can be as long as the context.
-fn cut(path: &str) -> String {
-    path.chars().take(80).collect()
+fn cut(path: &[String]) -> String {
+    path.concat().chars().take(80).collect()
 }

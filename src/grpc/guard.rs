@@ -7,10 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::future::Either;
+use futures_util::future::{Either, MapOk, TryFutureExt};
 use jiff::Timestamp;
 use tonic::{
-    Request, Status,
+    Code, Request, Status,
     body::Body,
     codegen::{Service, http},
     server::NamedService,
@@ -42,8 +42,8 @@ impl Guard {
     }
 
     fn admit(&self, request: &http::Request<Body>) -> Result<Caller, Error> {
-        let Identity { principal, groups } = self.authenticate(request.headers())?;
-        let caller = Caller { principal, groups, policy: self.policy.clone() };
+        let Identity { principal, groups, expires } = self.authenticate(request.headers())?;
+        let caller = Caller { principal, groups, expires, policy: self.policy.clone() };
         let roles = roles_for(request.uri().path());
         if caller.holds_any(roles) {
             return Ok(caller);
@@ -81,7 +81,10 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<S::Response, S::Error>>>;
+    type Future = Either<
+        MapOk<S::Future, fn(S::Response) -> S::Response>,
+        Ready<Result<S::Response, S::Error>>,
+    >;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.service.poll_ready(cx)
@@ -91,10 +94,26 @@ where
         match self.guard.admit(&request) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
-                Either::Left(self.service.call(request))
+                let explain: fn(S::Response) -> S::Response = explain;
+                Either::Left(self.service.call(request).map_ok(explain))
             }
             Err(error) => Either::Right(ready(Ok(Status::from(error).into_http()))),
         }
+    }
+}
+
+/// A request that the transport could not decode, or that was longer than it reads, is refused by it in its own
+/// words and under codes that mean something else in the contract. Statuses of ours have details, and pass.
+fn explain(response: http::Response<Body>) -> http::Response<Body> {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.details().is_empty() => match status.code() {
+            Code::Internal | Code::OutOfRange => {
+                let why = "cannot be decoded, or is over the limit of a message";
+                Status::from(Error::invalid("request", why)).into_http()
+            }
+            _ => response,
+        },
+        Some(_) | None => response,
     }
 }
 

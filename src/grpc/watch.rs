@@ -61,6 +61,8 @@ pub(super) struct Watch {
     tag: i64,
     /// When a bookmark is due.
     quiet_until: Instant,
+    /// When the subscriber's credential ends, and the stream with it.
+    expires: Option<Instant>,
     /// While the server drains: the last revision that is still sent.
     last: Option<i64>,
     /// The last message has been sent.
@@ -129,11 +131,20 @@ pub(super) async fn start(
     }
 }
 
+/// Waits until then; for ever, if never.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 fn place(namespace: &Namespace, log: &Log, revision: i64, tag: i64) -> Cursor {
     Cursor { namespace: namespace.clone(), epoch: log.epoch, revision, tag }
 }
 
 fn event_types(fields: &mut Fields, types: &[i32]) -> Option<Vec<EventType>> {
+    fields.few("event_types", types)?;
     let parsed = types.iter().map(|number| match EventType::try_from(*number) {
         Ok(EventType::Unspecified) | Err(_) => Err(format!("holds {number}, which is no type")),
         Ok(known) => Ok(known),
@@ -158,12 +169,22 @@ impl Watch {
             revision: cursor.revision,
             tag: cursor.tag,
             quiet_until: Instant::now() + QUIET,
+            expires: None,
             last: None,
             ended: false,
         };
         let bookmark = watch.bookmark(pending_complete);
         watch.first.push_back(bookmark);
         watch
+    }
+
+    /// The stream ends when the caller's credential does.
+    pub(super) fn until_credential_ends(mut self, caller: &Caller) -> Self {
+        self.expires = caller.expires.map(|expires| {
+            let left = expires.duration_since(jiff::Timestamp::now());
+            Instant::now() + Duration::try_from(left).unwrap_or(Duration::ZERO)
+        });
+        self
     }
 
     /// The stream. It is polled only when the client has room for more, so a client that does not read holds
@@ -199,6 +220,7 @@ impl Watch {
                 () = draining.cancelled(), if self.last.is_none() => {
                     self.last = Some(self.subscription.head().await?);
                 }
+                () = at(self.expires) => return Err(Error::Unauthenticated),
                 () = tokio::time::sleep_until(self.quiet_until) => {
                     self.quiet_until = Instant::now() + QUIET;
                     return Ok(self.bookmark(false));

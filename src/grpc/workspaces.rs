@@ -71,6 +71,10 @@ impl WorkspaceService {
             self.admin(&caller, &workspace.namespace, parent).await?;
         }
         self.store.put_workspace(&workspace).await?;
+        // Approvers of the new parent have a say in it from now on: who moved it should be found.
+        let parent = workspace.parent_id.as_ref().map(WorkspaceId::as_str);
+        tracing::info!(actor = %caller.principal, namespace = %workspace.namespace,
+            workspace = %workspace.id, parent, "workspace put");
         Ok(proto::PutWorkspaceResponse { workspace: Some(convert::workspace(&workspace)) })
     }
 
@@ -89,7 +93,9 @@ impl WorkspaceService {
         let list = ("workspaces", &namespace);
         let after = page::read(&list, &request.page_token)?.unwrap_or_default();
         let after = String::from_utf8(after)
-            .map_err(|_| Error::invalid("page_token", "is not one of this list"))?;
+            .ok()
+            .filter(|after| after.is_empty() || WorkspaceId::parse(after).is_ok());
+        let after = after.ok_or_else(|| Error::invalid("page_token", "is not one of this list"))?;
         let among = select(&self.store, &namespace, &scope, &[], false).await?;
         let mut workspaces =
             self.store.workspaces(&namespace, &after, among.as_deref(), size + 1).await?;
@@ -116,6 +122,7 @@ impl WorkspaceService {
         };
         self.admin(&caller, &namespace, &id).await?;
         self.store.delete_workspace(&namespace, &id).await?;
+        tracing::info!(actor = %caller.principal, %namespace, workspace = %id, "workspace deleted");
         Ok(proto::DeleteWorkspaceResponse {})
     }
 

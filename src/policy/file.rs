@@ -77,21 +77,26 @@ pub fn parse(text: &str) -> Result<Policy, Vec<Fault>> {
     let defaults = checker.rule(&written.defaults, Some(&base));
     let mut actions = BTreeMap::new();
     let mut lines = BTreeMap::new();
-    // An action that the file does not hold has no line in it.
-    let line =
-        |span: Range<usize>| if written.actions.is_some() { line_of(text, span.start) } else { 1 };
-    for (name, table) in
-        written.actions.as_ref().or(built_in.actions.as_ref()).into_iter().flatten()
-    {
+    for (name, table) in &actions_of(&written, &built_in) {
         match Action::parse(name.get_ref()) {
             Ok(action) => {
-                lines.insert(action.clone(), line(name.span()));
+                if written.actions.as_ref().is_some_and(|listed| listed.contains_key(name)) {
+                    lines.insert(action.clone(), line_of(text, name.span().start));
+                }
                 actions.insert(action, checker.rule(table, Some(&defaults)));
             }
             Err(why) => {
                 checker.fault(name.span(), format!("the action {:?} {why}", name.get_ref()))
             }
         }
+    }
+    // A file that lists actions and does not say what becomes of the others lets none of them through.
+    let unlisted = match (written.unlisted_actions, &written.actions, built_in.unlisted_actions) {
+        (Some(said), _, _) | (None, None, Some(said)) => said,
+        (None, Some(_), _) | (None, None, None) => UnlistedActions::Refuse,
+    };
+    if unlisted == UnlistedActions::Allow {
+        checker.check_that_none_is_forgotten(&actions, &built_in);
     }
     let bindings: Vec<Binding> =
         written.bindings.iter().filter_map(|binding| checker.binding(binding)).collect();
@@ -103,19 +108,32 @@ pub fn parse(text: &str) -> Result<Policy, Vec<Fault>> {
                 binding.actions.selects(action)
             });
         }
-        if written.unlisted_actions == Some(UnlistedActions::Gate) {
+        if unlisted == UnlistedActions::Gate {
             checker.check_quorum("an unlisted action", 1, &defaults, &bindings, |binding| {
                 binding.actions == Selector::all()
             });
         }
     }
-    let unlisted = written.unlisted_actions.unwrap_or(UnlistedActions::Allow);
     checker.faults.sort_by_key(|fault| fault.line);
     if checker.faults.is_empty() {
         let unexpected = |message| vec![Fault { line: 1, message }];
         return Policy::new(actions, defaults, unlisted, bindings).map_err(unexpected);
     }
     Err(checker.faults)
+}
+
+/// The actions that a file lists; those that are built in, where it lists none. A built-in action keeps what the
+/// file does not say of it, so that its quorum is not lowered by being left out.
+fn actions_of(written: &PolicyFile, built_in: &PolicyFile) -> BTreeMap<Spanned<String>, RuleTable> {
+    let own = built_in.actions.clone().unwrap_or_default();
+    let Some(mut actions) = written.actions.clone() else { return own };
+    for (name, own) in own {
+        if let Some(table) = actions.get_mut(&name) {
+            table.description = table.description.take().or(own.description);
+            table.approvals_required = table.approvals_required.take().or(own.approvals_required);
+        }
+    }
+    actions
 }
 
 fn read(text: &str) -> Result<PolicyFile, Vec<Fault>> {
@@ -288,6 +306,24 @@ impl Checker<'_> {
             }
         }
         Selector::Some(parsed)
+    }
+
+    /// An action as destructive as those that are built in is not let through by being left out.
+    fn check_that_none_is_forgotten(
+        &mut self,
+        actions: &BTreeMap<Action, Rule>,
+        built_in: &PolicyFile,
+    ) {
+        for name in built_in.actions.iter().flat_map(BTreeMap::keys) {
+            let name = name.get_ref();
+            if !actions.keys().any(|action| action.as_str() == name) {
+                let message = format!(
+                    "{name} is built in and would not be gated: list it, or say what happens to \
+                     unlisted actions: \"gate\" or \"refuse\""
+                );
+                self.faults.push(Fault { line: 1, message });
+            }
+        }
     }
 
     /// A policy nobody could satisfy: more approvers required than the bindings name, where they name people

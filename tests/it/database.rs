@@ -19,7 +19,7 @@ use tokio_postgres::{Client, NoTls};
 const TEMPLATE: &str = "migrated";
 
 /// Many servers and clients share the cluster.
-const SETTINGS: &str = "max_connections = 600\nshared_buffers = '256MB'\nmax_wal_size = '4GB'";
+const SETTINGS: &[&str] = &["max_connections=600", "shared_buffers=256MB", "max_wal_size=4GB"];
 
 static CLUSTER: OnceLock<Cluster> = OnceLock::new();
 static DATABASES: AtomicU32 = AtomicU32::new(0);

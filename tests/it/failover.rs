@@ -34,14 +34,14 @@ impl Pair {
     async fn start() -> Self {
         let folder = cluster_folder();
         let primary =
-            Cluster::start(&installation(), &folder, "", Keep::Nothing).await.expect("started");
+            Cluster::start(&installation(), &folder, &[], Keep::Nothing).await.expect("started");
         primary.create_database("approvals").await.expect("created");
         store(&primary.url("approvals")).migrate().await.expect("migrated");
 
         // Within the primary's folder, and so removed with it.
         let standby_folder = folder.join("standby");
         base_backup(&folder, &standby_folder);
-        let standby = Cluster::start(&installation(), &standby_folder, "", Keep::Data)
+        let standby = Cluster::start(&installation(), &standby_folder, &[], Keep::Data)
             .await
             .expect("started");
         let admin = connect(&primary.url("postgres")).await;
@@ -59,7 +59,7 @@ impl Pair {
         signal(&processes(&self.primary), Signal::SIGKILL);
         signal(&processes(&self.standby), Signal::SIGKILL);
         drop(self.standby);
-        let promoted = Cluster::start(&installation(), &self.standby_folder, "", Keep::Data)
+        let promoted = Cluster::start(&installation(), &self.standby_folder, &[], Keep::Data)
             .await
             .expect("started");
         let admin = connect(&promoted.url("postgres")).await;

@@ -17,7 +17,7 @@ use tonic_types::StatusExt;
 
 pub use crate::server::TestServer;
 
-/// Everybody that tests speak for. Each one's token is the subject with `-token` behind it.
+/// Everybody that tests speak for. Each one's token is the subject with `-token-for-tests` behind it.
 pub const SUBJECTS: &[(&str, &[&str])] = &[
     ("backend", &[]),
     ("backend-2", &[]),
@@ -104,7 +104,7 @@ impl Caller {
     pub async fn new(address: SocketAddr, subject: &str) -> Self {
         match subject {
             "" => Self::with(address, None).await,
-            subject => Self::with_token(address, &format!("{subject}-token")).await,
+            subject => Self::with_token(address, &format!("{subject}-token-for-tests")).await,
         }
     }
 

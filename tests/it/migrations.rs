@@ -162,7 +162,7 @@ async fn a_server_that_forgets_what_it_acknowledged_is_refused() {
 #[tokio::test]
 async fn a_server_that_begins_to_forget_is_noticed_by_the_next_change() {
     let folder = cluster_folder();
-    let cluster = Cluster::start(&installation(), &folder, "", Keep::Nothing).await.expect("it");
+    let cluster = Cluster::start(&installation(), &folder, &[], Keep::Nothing).await.expect("it");
     cluster.create_database("approvals").await.expect("created");
     store(&cluster.url("approvals")).migrate().await.expect("migrated");
     let server = TestServer::on(&cluster.url("approvals")).await;

@@ -44,7 +44,7 @@ async fn until_answered(backend: &Caller, workspace: &str) -> proto::RequireAppr
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_ends_in_unavailable_and_the_service_recovers_by_itself() {
     let folder = cluster_folder();
-    let cluster = Cluster::start(&installation(), &folder, "", Keep::Data).await.expect("started");
+    let cluster = Cluster::start(&installation(), &folder, &[], Keep::Data).await.expect("started");
     cluster.create_database("approvals").await.expect("created");
     let url = cluster.url("approvals");
     store(&url).migrate().await.expect("migrated");
@@ -65,7 +65,8 @@ async fn every_call_ends_in_unavailable_and_the_service_recovers_by_itself() {
     unavailable(alice.watch(proto::WatchApprovalsRequest::default())).await;
     unavailable(admin.put_workspace("w1", "")).await;
 
-    let cluster = Cluster::start(&installation(), &folder, "", Keep::Nothing).await.expect("again");
+    let cluster =
+        Cluster::start(&installation(), &folder, &[], Keep::Nothing).await.expect("again");
     let through = until_answered(&backend, "w1").await;
     assert_eq!((through.outcome(), id(&through)), (Outcome::Approved, approved));
     assert_eq!(id(&until_answered(&backend, "w2").await), pending);
@@ -77,7 +78,7 @@ async fn every_call_ends_in_unavailable_and_the_service_recovers_by_itself() {
 async fn a_database_that_stops_answering_holds_nobody_past_the_deadline() {
     let folder = cluster_folder();
     let cluster =
-        Cluster::start(&installation(), &folder, "", Keep::Nothing).await.expect("started");
+        Cluster::start(&installation(), &folder, &[], Keep::Nothing).await.expect("started");
     cluster.create_database("approvals").await.expect("created");
     let url = cluster.url("approvals");
     store(&url).migrate().await.expect("migrated");

@@ -1,14 +1,14 @@
 //! Who may call what.
 
 use approval_authority::{
-    auth::permissions::PERMISSIONS,
+    auth::{permissions::PERMISSIONS, tokens},
     proto::{self, DESCRIPTORS, Decision, GetPolicyRequest, ListApprovalsRequest},
 };
 use prost::Message;
 use tonic::Code;
 
 use crate::{
-    harness::{TestServer, id, refusal, request},
+    harness::{Caller, TestServer, id, refusal, request},
     server::policy_text,
 };
 
@@ -53,8 +53,10 @@ async fn without_a_credential_nobody_is_answered() {
 async fn two_credentials_are_none() {
     let (_, server) = TestServer::new().await;
     let mut ask = tonic::Request::new(request("w1", "delete_workspace"));
-    ask.metadata_mut().append("authorization", "Bearer backend-token".parse().expect("ASCII"));
-    ask.metadata_mut().append("authorization", "Bearer alice-token".parse().expect("ASCII"));
+    ask.metadata_mut()
+        .append("authorization", "Bearer backend-token-for-tests".parse().expect("ASCII"));
+    ask.metadata_mut()
+        .append("authorization", "Bearer alice-token-for-tests".parse().expect("ASCII"));
     let mut nobody = server.caller("").await;
     let refused = nobody.approvals.require_approval(ask).await.expect_err("two");
     assert_eq!(refused.code(), Code::Unauthenticated);
@@ -143,7 +145,7 @@ async fn nobody_approves_what_they_asked_for() {
     let asked = id(&alice.require("w1", "secret_write").await);
     let refused = alice.decide(&asked, Decision::Approve).await.expect_err("her own");
     assert_eq!(refusal(&refused), own);
-    for name in ["alice", "tokens:alice"] {
+    for name in ["alice", "tokens:alice", "Alice", "corp:alice", "alice@corp.example"] {
         let mut for_alice = request("w1", "secret_write");
         for_alice.on_behalf_of = name.to_owned();
         let asked = id(&server.caller("backend").await.ask(for_alice).await.expect("held"));
@@ -153,4 +155,22 @@ async fn nobody_approves_what_they_asked_for() {
     }
     let state = alice.get(&asked).await.expect("it").state();
     assert_eq!(state, proto::ApprovalState::Pending);
+}
+
+/// A stream outlived the credential that had opened it.
+#[tokio::test]
+async fn a_watch_ends_with_the_credential() {
+    let database = crate::database::Database::new().await;
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(1_500);
+    let token = "brief-token-for-tests";
+    let entry = tokens::entry("viewer", token, &[]).expect("well-formed");
+    let tokens = format!("{entry}expires = {soon}\n");
+    let server = TestServer::with_tokens(&database.url, &tokens).await;
+    let viewer = Caller::with_token(server.address, token).await;
+    let watch = proto::WatchApprovalsRequest::default();
+    let mut stream = viewer.watch(watch).await.expect("a stream");
+    stream.message().await.expect("a message").expect("a bookmark");
+    let ended = stream.message().await.expect_err("expired");
+    assert_eq!(refusal(&ended), (Code::Unauthenticated, "UNAUTHENTICATED".to_owned()));
+    assert!(jiff::Timestamp::now() >= soon);
 }

@@ -173,7 +173,9 @@ async fn a_context_has_its_limits() {
         assert_eq!(fields(&refused), ["context"]);
     }
     let refused = backend.ask(with(text(600 * 1024))).await.expect_err("far too long");
-    assert_eq!(refused.code(), Code::OutOfRange, "before it is read");
+    assert_eq!(fields(&refused), ["request"], "before it is read");
+    let refused = backend.ask(with(nested(200))).await.expect_err("deeper than is decoded");
+    assert_eq!(fields(&refused), ["request"]);
 }
 
 #[tokio::test]
@@ -211,6 +213,45 @@ async fn lists_come_newest_first_in_pages_and_go_on_where_they_left_off() {
     other_list.page_token = list.page_token;
     let refused = alice.list(other_list).await.expect_err("a token of another list");
     assert_eq!(fields(&refused), ["page_token"]);
+}
+
+/// A dozen requests of the largest context made a page that no client accepts.
+#[tokio::test]
+async fn nobody_can_make_a_list_that_cannot_be_read() {
+    let (_, server) = TestServer::new().await;
+    let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
+    let ones = vec![Value { kind: Some(Kind::NumberValue(1.0)) }; 32_000];
+    let large = Value { kind: Some(Kind::ListValue(ListValue { values: ones })) };
+    let context = Struct { fields: [("k".to_owned(), large)].into_iter().collect() };
+    for number in 0..12 {
+        let mut ask = request(&format!("w{number}"), "secret_write");
+        ask.context = Some(context.clone());
+        backend.ask(ask).await.expect("held");
+    }
+    let mut list = ListApprovalsRequest::default();
+    let mut listed = 0;
+    loop {
+        // The client refuses a message of more than 4 MiB.
+        let page = alice.list(list.clone()).await.expect("a page");
+        listed += page.approvals.len();
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        list.page_token = page.next_page_token;
+    }
+    assert_eq!(listed, 12);
+}
+
+#[tokio::test]
+async fn a_great_many_violations_still_fit_into_an_answer() {
+    let (_, server) = TestServer::new().await;
+    let alice = server.caller("alice").await;
+    let list =
+        ListApprovalsRequest { workspace_ids: vec![String::new(); 1_000], ..Default::default() };
+    let named = fields(&alice.list(list).await.expect_err("wrong"));
+    assert_eq!(named.len(), 40);
+    let list = ListApprovalsRequest { states: vec![1; 101], ..Default::default() };
+    assert_eq!(fields(&alice.list(list).await.expect_err("too many")), ["states"]);
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ pub fn policy_text() -> String {
 /// The tokens of everybody that tests speak for.
 pub fn tokens_text() -> String {
     let entries = SUBJECTS.iter().map(|(subject, groups)| {
-        tokens::entry(subject, &format!("{subject}-token"), groups).expect("a subject")
+        tokens::entry(subject, &format!("{subject}-token-for-tests"), groups).expect("a subject")
     });
     entries.collect::<Vec<String>>().join("\n")
 }
@@ -60,10 +60,18 @@ impl TestServer {
     }
 
     pub async fn with_policy(url: &str, policy: &str) -> Self {
+        Self::start(url, policy, &tokens_text()).await
+    }
+
+    pub async fn with_tokens(url: &str, tokens: &str) -> Self {
+        Self::start(url, &policy_text(), tokens).await
+    }
+
+    async fn start(url: &str, policy: &str, tokens: &str) -> Self {
         let server = Server {
             store: store(url),
             policy: Arc::new(file::parse(policy).expect("a policy")),
-            tokens: Arc::new(Tokens::parse(&tokens_text()).expect("tokens")),
+            tokens: Arc::new(Tokens::parse(tokens).expect("tokens")),
             reflection: true,
             drain_grace: Duration::from_secs(10),
         };

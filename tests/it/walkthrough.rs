@@ -48,11 +48,8 @@ async fn the_readme_does_what_it_says() {
     for line in &here {
         assert!(dev.output.contains(line), "dev prints the same line: {line}");
     }
-    let credentials: Vec<&str> = dev
-        .output
-        .lines()
-        .filter(|line| line.starts_with("BACKEND=") || line.starts_with("PERSON="))
-        .collect();
+    let credentials: Vec<&str> =
+        dev.output.lines().filter(|line| line.starts_with("export ")).collect();
     let credentials = credentials.join("\n");
 
     // Each line is pasted after those before it; a step prints what its last line prints.
@@ -88,16 +85,16 @@ async fn grpcurl_without_a_credential_or_with_the_wrong_one_is_refused() {
     let address = dev.address.to_string();
     let decide = lines[1].replace("127.0.0.1:50051", &address);
 
-    let nobody = sh(&decide.replace("-H \"$PERSON\"", ""), &path).await;
+    let nobody = sh(&decide.replace("-H 'authorization: Bearer ${PERSON}'", ""), &path).await;
     assert!(text(&nobody.stderr).contains("Unauthenticated"), "{nobody:?}");
     let credential = |name: &str| {
         dev.output.lines().find(|line| line.starts_with(name)).expect("printed").to_owned()
     };
-    let ask = format!("{}\n{}\necho ID=$ID", credential("BACKEND="), lines[0]);
+    let ask = format!("{}\n{}\necho ID=$ID", credential("export BACKEND="), lines[0]);
     let asked = sh(&ask.replace("127.0.0.1:50051", &address), &path).await;
     let id = text(&asked.stdout);
-    let by_the_backend = decide.replace("$PERSON", "$BACKEND");
-    let decide = format!("{}\n{}\n{by_the_backend}", credential("BACKEND="), id.trim());
+    let by_the_backend = decide.replace("${PERSON}", "${BACKEND}");
+    let decide = format!("{}\n{}\n{by_the_backend}", credential("export BACKEND="), id.trim());
     let refused = sh(&decide, &path).await;
     assert!(text(&refused.stderr).contains("PermissionDenied"), "{refused:?}");
 

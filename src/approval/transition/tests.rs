@@ -278,10 +278,13 @@ fn nobody_decides_what_they_asked_for() {
     }
 }
 
+/// A backend has its names from a directory of its own: in doubt it is the same person.
 #[test]
-fn a_namesake_of_another_source_may_decide() {
-    let approved = after_all(on_behalf_of("corp:alice"), &[approve("alice")]);
-    assert_eq!(approved.state(), State::Approved);
+fn a_namesake_of_another_source_may_not_decide() {
+    for name in ["corp:alice", "Alice", "alice@corp.example"] {
+        let refused = apply_in_time(&on_behalf_of(name), &approve("alice"));
+        assert_eq!(refused, Outcome::unchanged(Err(Error::SelfApproval)), "{name}");
+    }
 }
 
 #[test]

@@ -193,7 +193,6 @@ fn files_that_say_the_same_have_the_same_digest() {
 #[test]
 fn a_file_that_says_anything_else_has_another_digest() {
     let changes = [
-        ("\"refuse\"", "\"allow\""),
         ("approvals_required = 1\n", "approvals_required = 2\n"),
         ("\"24h\"", "\"25h\""),
         ("approved_ttl = \"1h\"", "approved_ttl = \"90m\""),
@@ -230,4 +229,40 @@ fn a_digest_is_64_hexadecimal_digits() {
     let policy = policy(WHOLE);
     assert_eq!(policy.digest().len(), 64);
     assert!(policy.digest().bytes().all(|b| b.is_ascii_hexdigit()));
+}
+
+#[test]
+fn what_becomes_of_unlisted_actions_is_part_of_the_digest() {
+    let digest = |said| policy(&format!("unlisted_actions = \"{said}\"")).digest().to_owned();
+    assert_ne!(digest("gate"), digest("refuse"));
+    assert_ne!(digest("gate"), digest("allow"));
+}
+
+#[test]
+fn a_file_that_lists_actions_and_says_no_more_refuses_the_others() {
+    let policy = policy("[actions.deploy]\n");
+    assert_eq!(policy.unlisted_actions(), UnlistedActions::Refuse);
+}
+
+#[test]
+fn a_quorum_that_is_built_in_is_not_lowered_by_leaving_it_out() {
+    let policy = policy("[actions.org_token_mint]\npending_ttl = \"2h\"\n");
+    let mint = &policy.actions()[&Action::parse("org_token_mint").unwrap()];
+    assert_eq!(mint.approvals_required, 2);
+}
+
+/// The README's policy listed one action and allowed the rest, three destructive ones among them.
+#[test]
+fn the_readme_has_a_policy_that_gates_what_is_built_in() {
+    let readme = include_str!("../../../README.md");
+    let blocks = readme.split("```toml\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let text = blocks.into_iter().find(|block| block.contains("[[bindings]]")).unwrap();
+    let policy = policy(text);
+    for name in policy_built_in().actions().keys() {
+        assert!(policy.actions().contains_key(name), "{name}");
+    }
+}
+
+fn policy_built_in() -> Policy {
+    policy(BUILT_IN)
 }

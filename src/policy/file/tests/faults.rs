@@ -228,3 +228,10 @@ fn a_fault_is_told_with_its_line() {
     let faults = parse("\n\n[defaults]\nmax_pending = 0\n").expect_err("a faulty policy");
     assert_eq!(faults[0].to_string(), "line 4: max_pending must be between 1 and 10000");
 }
+
+#[test]
+fn a_built_in_action_is_not_forgotten_where_others_are_allowed() {
+    let text = "unlisted_actions = \"allow\"\n[actions.secret_write]\n[actions.org_token_mint]\n\
+        [actions.delete_workspace]\n";
+    assert_fault(text, 1, "deprovision_workspace is built in and would not be gated");
+}
