@@ -5,6 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::store::QUIET;
+
 mod dev;
 mod migrate;
 mod serve;
@@ -55,8 +57,7 @@ enum TokenCommand {
 pub fn main() -> ExitCode {
     let command = CommandLine::parse().command;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // At "debug" it prints the parameters of statements, and so what approvals are about.
-    let filter = match "tokio_postgres=warn".parse() {
+    let filter = match QUIET.parse() {
         Ok(quiet) => filter.add_directive(quiet),
         Err(_) => filter,
     };

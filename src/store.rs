@@ -29,6 +29,10 @@ pub use connection::Connection;
 use connection::{Connector, Lease};
 pub use failure::Failure;
 
+/// Keeps the database's client from logging at "debug", where it prints the parameters of statements, and so what
+/// approvals are about.
+pub const QUIET: &str = "tokio_postgres=warn";
+
 /// Connections that lists and the feed leave to the ledger, where the pool is large enough: a crowd of
 /// subscribers that comes back must not keep the gate waiting.
 const FOR_THE_LEDGER: usize = 2;
