@@ -15,7 +15,7 @@ run: linker ## start the service for trying it out; ARGS="--listen 127.0.0.1:500
 
 test: linker ## run the tests; ARGS="name" for some, PG_BIN=DIR for another server
 	pg_bin=$$(scripts/postgres) && grpcurl=$$(scripts/grpcurl) && \
-	  PG_BIN=$$pg_bin GRPCURL=$$grpcurl cargo test --locked $(ARGS)
+	  PG_BIN=$$pg_bin GRPCURL=$$grpcurl cargo test --locked -- --show-output $(ARGS)
 
 lint: $(checks) ## check all that can be checked without running it
 

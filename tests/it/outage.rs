@@ -64,6 +64,13 @@ async fn every_call_ends_in_unavailable_and_the_service_recovers_by_itself() {
     unavailable(alice.list(proto::ListApprovalsRequest::default())).await;
     unavailable(alice.watch(proto::WatchApprovalsRequest::default())).await;
     unavailable(admin.put_workspace("w1", "")).await;
+    let mut trees = admin.workspaces.clone();
+    unavailable(trees.list_workspaces(proto::ListWorkspacesRequest::default())).await;
+    let delete = proto::DeleteWorkspaceRequest { workspace_id: "w1".into(), ..Default::default() };
+    unavailable(trees.delete_workspace(delete)).await;
+    let withdraw =
+        proto::WithdrawApprovalRequest { approval_id: pending.clone(), ..Default::default() };
+    unavailable(backend.approvals.clone().withdraw_approval(withdraw)).await;
 
     let cluster =
         Cluster::start(&installation(), &folder, &[], Keep::Nothing).await.expect("again");
@@ -89,12 +96,11 @@ async fn a_database_that_stops_answering_holds_nobody_past_the_deadline() {
 
     // The processes are still there and say nothing, as behind a network that drops everything.
     let silence = Silence::of(&cluster);
-    let began = Instant::now();
+    // Answered by the server, before the caller's own clock would have said CANCELLED or DEADLINE_EXCEEDED.
     let mut ask = tonic::Request::new(request("w1", "delete_workspace"));
-    ask.set_timeout(Duration::from_secs(2));
+    ask.set_timeout(Duration::from_secs(5));
     let refused = backend.approvals.clone().require_approval(ask).await.expect_err("no answer");
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
-    assert!(began.elapsed() < Duration::from_secs(2), "before the caller gives up");
     drop(silence);
 
     // What the caller gave up on may have gone through meanwhile, and then it was used: once, and for nothing.

@@ -161,7 +161,7 @@ async fn nobody_approves_what_they_asked_for() {
 #[tokio::test]
 async fn a_watch_ends_with_the_credential() {
     let database = crate::database::Database::new().await;
-    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(1_500);
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(5);
     let token = "brief-token-for-tests";
     let entry = tokens::entry("viewer", token, &[]).expect("well-formed");
     let tokens = format!("{entry}expires = {soon}\n");

@@ -70,7 +70,7 @@ async fn the_readme_does_what_it_says() {
     assert!(text(&held.stdout).contains("OUTCOME_PENDING"), "once: {held:?}");
 
     let watch = dev.output.lines().find(|line| line.contains("WatchApprovals")).expect("a line");
-    let watched = sh(&format!("{credentials}\ntimeout 2 {watch}"), &path).await;
+    let watched = sh(&format!("{credentials}\ntimeout 5 {watch}"), &path).await;
     for event in ["REQUESTED", "APPROVED", "CONSUMED"] {
         assert!(text(&watched.stdout).contains(&format!("EVENT_TYPE_{event}")), "{watched:?}");
     }
