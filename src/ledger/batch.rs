@@ -164,8 +164,7 @@ async fn ask_once(
     Ok(committed)
 }
 
-/// What each command comes to, from what was read with all locks held. Calls to the gate come first, so that a
-/// denial in the same batch comes after them in the log as it does in their view.
+/// What each command comes to, from what was read with all locks held.
 fn decide(jobs: &[Job], found: Found) -> Vec<Decided> {
     let now = found.now;
     let mut circumstances = found.circumstances.into_iter();
@@ -215,6 +214,8 @@ fn new_id(now: Timestamp) -> Uuid {
     Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanoseconds))
 }
 
+/// What happened, in the order of the log. Calls to the gate come first: they were decided without a denial of
+/// the same batch in view, so that denial must come after them.
 fn events_of(decided: &[Decided]) -> Vec<Event> {
     let mut requests_first = Vec::new();
     let mut commands = Vec::new();

@@ -138,6 +138,13 @@ async fn the_schema_refuses_what_no_transition_leads_to() {
         // Where several are broken, PostgreSQL names the first by name.
         assert_eq!(refused.as_deref(), Some(constraint), "{set}");
     }
+    // A second open approval for the operation, whoever writes it and however.
+    let twin = "INSERT INTO approval_authority.approvals
+        SELECT (jsonb_populate_record(a, jsonb_build_object('id', gen_random_uuid()))).*
+        FROM approval_authority.approvals AS a";
+    let refused = client.execute(twin, &[]).await.expect_err("one question");
+    let refused = refused.as_db_error().and_then(|db| db.constraint()).map(str::to_owned);
+    assert_eq!(refused.as_deref(), Some("approvals_one_open_per_operation"));
 }
 
 #[tokio::test]
