@@ -245,6 +245,13 @@ async fn an_event_between_the_subscribers_read_and_the_tailers_first_is_delivere
     while database.count(waiting).await == 0 {
         tokio::task::yield_now().await;
     }
+    // A subscriber that does not wait for its tailer reads its empty page now; one that does is not seen to.
+    let has_read = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND state = 'idle' AND query LIKE '-- events_after%'";
+    let until = std::time::Instant::now() + std::time::Duration::from_millis(500);
+    while database.count(has_read).await == 0 && std::time::Instant::now() < until {
+        tokio::task::yield_now().await;
+    }
     let append = "INSERT INTO approval_authority.events (namespace, revision, type, workspace_id,
             approval_id, version, state, verdicts, expire_time, event_time, batch_id)
         SELECT namespace, revision + 1, 'ESCALATED', workspace_id, approval_id, version + 1, state,
