@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -40,34 +41,45 @@ enum Decided {
 }
 
 /// Carries out a batch and answers its callers.
-pub(super) async fn run(shared: Arc<Shared>, namespace: Namespace, mut jobs: Vec<Job>) {
+pub(super) async fn run(shared: Arc<Shared>, namespace: Namespace, jobs: Vec<Job>) {
+    let unanswered = run_together(&shared, &namespace, jobs).await;
+    // The failure belongs to one of them; the others must not suffer for it, nor wait for it.
+    join_all(unanswered.into_iter().map(|job| run_together(&shared, &namespace, vec![job]))).await;
+}
+
+/// Carries out commands in one transaction and answers their callers; where it fails for a reason that may be
+/// only one command's, returns them unanswered. A command by itself is always answered.
+async fn run_together(shared: &Arc<Shared>, namespace: &Namespace, mut jobs: Vec<Job>) -> Vec<Job> {
     let mut attempts = 0;
     loop {
         // A caller that has given up must not use an approval that nobody will act on.
         jobs.retain(|job| !job.reply.is_closed());
         if jobs.is_empty() {
-            return;
+            return jobs;
         }
         attempts += 1;
-        match attempt(&shared.store, &namespace, &jobs).await {
-            Ok(decided) => return answer(&shared, &namespace, jobs, decided),
+        match attempt(&shared.store, namespace, &jobs).await {
+            Ok(decided) => {
+                answer(shared, namespace, jobs, decided);
+                return Vec::new();
+            }
             Err(Failure::NoLog) => {
-                if let Err(failure) = shared.store.create_log(&namespace).await {
-                    return refuse(jobs, failure);
+                if let Err(failure) = shared.store.create_log(namespace).await {
+                    refuse(jobs, failure);
+                    return Vec::new();
                 }
             }
             Err(failure @ (Failure::Fault(_) | Failure::Busy(_))) if jobs.len() > 1 => {
-                // It belongs to one of them; the others must not suffer for it.
-                tracing::warn!(%failure, "a batch failed and is run one by one");
-                for job in jobs {
-                    Box::pin(run(shared.clone(), namespace.clone(), vec![job])).await;
-                }
-                return;
+                tracing::warn!(%failure, "a batch failed and its commands are run each by itself");
+                return jobs;
             }
             Err(Failure::Unavailable(why)) if attempts < ATTEMPTS => {
                 tracing::info!(%why, "a batch is tried again");
             }
-            Err(failure) => return refuse(jobs, failure),
+            Err(failure) => {
+                refuse(jobs, failure);
+                return Vec::new();
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(7);
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
     SET LOCAL client_min_messages = warning; \
     SET LOCAL statement_timeout = '5s'; \
-    SET LOCAL lock_timeout = '4s'; \
+    SET LOCAL lock_timeout = '3s'; \
     SET LOCAL idle_in_transaction_session_timeout = '15s'";
 
 /// For reads that must agree with one another.

@@ -131,13 +131,20 @@ async fn a_locked_approval_holds_up_its_own_command_only() {
     while database.count(waiting).await == 0 {
         tokio::task::yield_now().await;
     }
-    // These join the next batch, which meets the same lock with the retry of the first.
+    // These make the next batch, together with another verdict that meets the same lock.
+    let bob = server.caller("bob").await;
+    let stuck_too = tokio::spawn({
+        let locked = locked.clone();
+        async move { bob.decide(&locked, Decision::Approve).await }
+    });
     let others = (0..4).map(|number| backend.ask(request(&format!("x{number}"), "secret_write")));
     for other in futures_util::future::join_all(others).await {
         assert_eq!(other.expect("not held up for good").outcome(), Outcome::Pending);
     }
-    let refused = stuck.await.expect("no panic").expect_err("its row is held");
-    assert_eq!(refused.code(), Code::Unavailable);
+    for stuck in [stuck, stuck_too] {
+        let refused = stuck.await.expect("no panic").expect_err("its row is held");
+        assert_eq!(refused.code(), Code::Unavailable);
+    }
     holder.rollback().await.expect("released");
     alice.approve(&locked).await;
 }
