@@ -18,8 +18,9 @@
 //! - An approval changes only by an event, and the row and the event are written in one transaction, under
 //!   the lock of the namespace's log. So revisions are dense and in commit order, and what is read under that
 //!   lock is exact.
-//! - An answer that lets a caller through is sent after a COMMIT that the server confirmed without a warning.
-//!   Where that cannot be known, the ledger asks the log; where that cannot be had, the caller is told
+//! - An answer that says that something is so, be it for the first time or again, is sent after a COMMIT that
+//!   the server confirmed without a warning. Only a look that finds a pending request or a denial is answered
+//!   without one: it lets nobody through. Where that cannot be known, the ledger asks the log; where that cannot be had, the caller is told
 //!   `UNAVAILABLE`.
 //! - Two servers on one database know nothing of each other. The unique index over open approvals, the row
 //!   locks and the log's lock carry the promises.

@@ -30,6 +30,12 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// After everything that a log holds.
+    pub fn at_end(namespace: &Namespace, log: &Log) -> Self {
+        let Position { revision, tag } = log.end();
+        Self { namespace: namespace.clone(), epoch: log.epoch, revision, tag }
+    }
+
     /// base64url (RFC 4648 section 5) of the format, the epoch, the revision, the tag, the namespace and a
     /// checksum.
     pub fn encode(&self) -> String {

@@ -219,13 +219,7 @@ impl ApprovalService {
             Some(_) | None => String::new(),
         };
         let watch_cursor = match before {
-            None => Cursor {
-                namespace: namespace.clone(),
-                epoch: log.epoch,
-                revision: log.head,
-                tag: log.head_tag,
-            }
-            .encode(),
+            None => Cursor::at_end(&namespace, &log).encode(),
             Some(_) => String::new(),
         };
         Ok(proto::ListApprovalsResponse { approvals, next_page_token, watch_cursor })

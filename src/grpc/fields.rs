@@ -63,7 +63,12 @@ impl Fields {
 
     /// A namespace; empty means the default.
     pub fn namespace(&mut self, text: &str) -> Option<Namespace> {
-        self.optional("namespace", text, |text| Namespace::parse(text))
+        self.namespace_in("namespace", text)
+    }
+
+    /// As `namespace`, in a field of another name.
+    pub fn namespace_in(&mut self, field: &str, text: &str) -> Option<Namespace> {
+        self.optional(field, text, |text| Namespace::parse(text))
             .map(|name| name.unwrap_or_else(Namespace::default_namespace))
     }
 

@@ -18,7 +18,7 @@ use crate::{
         self, EventType, Start, WatchApprovalsRequest, WatchApprovalsResponse,
         watch_approvals_response::Message,
     },
-    store::{Store, events::LoggedEvent, log::Log},
+    store::{Store, events::LoggedEvent},
 };
 
 /// A quiet stream is sent a bookmark this often.
@@ -104,12 +104,13 @@ pub(super) async fn start(
     match from {
         Start::Unspecified => {
             let log = store.log(&namespace).await?;
-            let head = place(&namespace, &log, log.head, log.head_tag);
+            let head = Cursor::at_end(&namespace, &log);
             Ok(Watch::at(feed, filter, head, VecDeque::new(), false))
         }
         Start::Oldest => {
             let log = store.log(&namespace).await?;
-            let floor = place(&namespace, &log, log.floor, log.floor_tag);
+            let (revision, tag) = (log.floor, log.floor_tag);
+            let floor = Cursor { namespace, epoch: log.epoch, revision, tag };
             Ok(Watch::at(feed, filter, floor, VecDeque::new(), false))
         }
         Start::Pending => {
@@ -125,7 +126,7 @@ pub(super) async fn start(
                 let cursor = String::new();
                 first.push_back(WatchApprovalsResponse { message: Some(message), cursor });
             }
-            let head = place(&namespace, &log, log.head, log.head_tag);
+            let head = Cursor::at_end(&namespace, &log);
             Ok(Watch::at(feed, filter, head, first, true))
         }
     }
@@ -137,10 +138,6 @@ async fn at(time: Option<Instant>) {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
-}
-
-fn place(namespace: &Namespace, log: &Log, revision: i64, tag: i64) -> Cursor {
-    Cursor { namespace: namespace.clone(), epoch: log.epoch, revision, tag }
 }
 
 fn event_types(fields: &mut Fields, types: &[i32]) -> Option<Vec<EventType>> {

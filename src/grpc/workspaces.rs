@@ -145,9 +145,7 @@ fn parse(workspace: Option<proto::Workspace>) -> Result<Workspace, Error> {
     let Some(workspace) = workspace else {
         return Err(Error::invalid("workspace", "is required"));
     };
-    let namespace = fields
-        .optional("workspace.namespace", &workspace.namespace, |text| Namespace::parse(text))
-        .map(|name| name.unwrap_or_else(Namespace::default_namespace));
+    let namespace = fields.namespace_in("workspace.namespace", &workspace.namespace);
     let id = fields.check("workspace.id", WorkspaceId::parse(&workspace.id));
     let parent_id =
         fields.optional("workspace.parent_id", &workspace.parent_id, |id| WorkspaceId::parse(id));

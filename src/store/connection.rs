@@ -139,14 +139,25 @@ impl Connector {
         CONNECT_PATIENCE * u32::try_from(self.hosts.len()).unwrap_or(u32::MAX) + CONNECT_PATIENCE
     }
 
-    /// A session with the first host that answers and is a primary. Each has its own time: one that accepts a
-    /// connection and says nothing must not keep us from the others.
-    pub(super) async fn connect(&self) -> Result<Connection, Failure> {
+    /// A session that the caller drives, without the checks of the pool's: for migrations and for LISTEN.
+    pub(super) async fn connect_unchecked(&self) -> Result<Driven, Failure> {
+        self.first_that_answers(|mut host| async move {
+            host.target_session_attrs(TargetSessionAttrs::ReadWrite);
+            host.connect(NoTls).await.map_err(Failure::connecting)
+        })
+        .await
+    }
+
+    /// What the first host comes to that does not fail. Each has its own time: one that accepts a connection and
+    /// says nothing must not keep us from the others.
+    async fn first_that_answers<T, F>(&self, attempt: impl Fn(Config) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
         let mut last = Failure::Unavailable("the URL names no host".to_owned());
         for host in &self.hosts {
-            let attempt = tokio::time::timeout(CONNECT_PATIENCE, self.connect_to(host));
-            match attempt.await {
-                Ok(Ok(connection)) => return Ok(connection),
+            match tokio::time::timeout(CONNECT_PATIENCE, attempt(host.clone())).await {
+                Ok(Ok(session)) => return Ok(session),
                 Ok(Err(failure)) => last = failure,
                 Err(_) => last = silent(),
             }
@@ -154,22 +165,8 @@ impl Connector {
         Err(last)
     }
 
-    /// A session that the caller drives, without the checks of the pool's: for migrations and for LISTEN.
-    pub(super) async fn connect_unchecked(&self) -> Result<Driven, Failure> {
-        let mut last = Failure::Unavailable("the URL names no host".to_owned());
-        for host in &self.hosts {
-            let mut primary = host.clone();
-            primary.target_session_attrs(TargetSessionAttrs::ReadWrite);
-            match tokio::time::timeout(CONNECT_PATIENCE, primary.connect(NoTls)).await {
-                Ok(Ok(session)) => return Ok(session),
-                Ok(Err(error)) => last = Failure::connecting(error),
-                Err(_) => last = silent(),
-            }
-        }
-        Err(last)
-    }
-
-    async fn connect_to(&self, host: &Config) -> Result<Connection, Failure> {
+    /// A session for the pool, with a primary that keeps what it acknowledges.
+    async fn connect_to(&self, host: Config) -> Result<Connection, Failure> {
         let generation = self.newest.load(Ordering::Acquire);
         let (client, mut driver) = host.connect(NoTls).await.map_err(Failure::connecting)?;
         let warnings = Arc::new(AtomicU64::new(0));
@@ -204,7 +201,7 @@ impl Manager for Connector {
     type Error = Failure;
 
     async fn create(&self) -> Result<Connection, Failure> {
-        self.connect().await
+        self.first_that_answers(|host| self.connect_to(host)).await
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Failure> {

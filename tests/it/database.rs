@@ -50,6 +50,15 @@ impl Database {
         row.get(0)
     }
 
+    /// Returns once some session waits for a lock in this database.
+    pub async fn until_a_lock_is_waited_for(&self) {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while self.count(waiting).await == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     pub fn store(&self) -> Store {
         store(&self.url)
     }

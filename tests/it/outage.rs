@@ -126,11 +126,7 @@ async fn a_locked_approval_holds_up_its_own_command_only() {
         let (alice, locked) = (alice.clone(), locked.clone());
         async move { alice.decide(&locked, Decision::Approve).await }
     });
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while database.count(waiting).await == 0 {
-        tokio::task::yield_now().await;
-    }
+    database.until_a_lock_is_waited_for().await;
     // These make the next batch, together with another verdict that meets the same lock.
     let bob = server.caller("bob").await;
     let stuck_too = tokio::spawn({

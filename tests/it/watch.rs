@@ -240,11 +240,7 @@ async fn an_event_between_the_subscribers_read_and_the_tailers_first_is_delivere
     writer.batch_execute("LOCK TABLE approval_authority.logs").await.expect("locked");
     let mut subscription = feed.subscribe(&namespace, log.end());
     let next = tokio::spawn(async move { subscription.next().await });
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while database.count(waiting).await == 0 {
-        tokio::task::yield_now().await;
-    }
+    database.until_a_lock_is_waited_for().await;
     // A subscriber that does not wait for its tailer reads its empty page now; one that does is not seen to.
     let has_read = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND state = 'idle' AND query LIKE '-- events_after%'";
