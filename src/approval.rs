@@ -1,4 +1,5 @@
-//! What an approval is. What commands do to it is in [`gate`] and [`transition`]; nothing here does I/O or reads a clock.
+//! What an approval is. What commands do to it is in [`gate`] and [`transition`], what passing time does in [`time`];
+//! nothing here does I/O or reads a clock.
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use crate::{
 };
 
 pub mod gate;
+pub mod time;
 pub mod transition;
 
 macro_rules! words {
@@ -194,6 +196,8 @@ pub struct Terms {
     pub approved_ttl: SignedDuration,
     /// How long after a denial the same request is refused without asking.
     pub deny_cooldown: SignedDuration,
+    /// When a request still pending is brought before the next ancestor, counted from its creation; rising.
+    pub escalate_after: Arc<[SignedDuration]>,
     /// Pending approvals allowed at once in the workspace.
     pub max_pending: u32,
     /// SHA-256 (hex) of the policy that says so.
@@ -217,6 +221,8 @@ pub struct Request {
     pub approved_ttl: SignedDuration,
     /// How long after a denial the same request is refused without asking.
     pub deny_cooldown: SignedDuration,
+    /// When it is brought before the next ancestor while it is pending, counted from its creation; rising.
+    pub escalate_after: Arc<[SignedDuration]>,
     /// SHA-256 (hex) of the policy under which it was requested.
     pub policy_digest: Arc<str>,
     /// Denials of the same workspace and action in the 24 hours before.
@@ -225,7 +231,8 @@ pub struct Request {
     pub create_time: Timestamp,
 }
 
-/// The part of an approval that its events change; each event records the whole of it.
+/// The part of an approval that changes. Each event records it, but for the consumer's key and for what is noted for
+/// the next escalation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// Where it stands.
@@ -244,6 +251,10 @@ pub struct Standing {
     pub cooldown_end: Option<Timestamp>,
     /// What became of the operation.
     pub result: Option<OperationResult>,
+    /// The last ancestor it was brought before.
+    pub escalated_to: Option<WorkspaceId>,
+    /// While pending: when it is to be brought before the next.
+    pub escalate_time: Option<Timestamp>,
 }
 
 /// The one use of an approval.

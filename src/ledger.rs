@@ -69,6 +69,8 @@ struct Job {
 enum Task {
     Gate(Box<Require>),
     On(Uuid, Command),
+    /// The keeper's: see to an approval whose time has come.
+    Keep(Uuid),
 }
 
 #[derive(Clone)]
@@ -121,13 +123,18 @@ impl Ledger {
         }
     }
 
+    /// Does to an approval what passing time does: lets it lapse, or brings it before the next ancestor.
+    pub async fn keep(&self, namespace: &Namespace, id: Uuid) -> Result<(), Error> {
+        self.submit(namespace.clone(), Task::Keep(id)).await.map(|_| ())
+    }
+
     async fn submit(&self, namespace: Namespace, task: Task) -> Result<Answer, Error> {
         let place = Place::take(&self.shared.waiting)?;
         let (reply, answer) = oneshot::channel();
         let job = Job { task, met: Vec::new(), rounds: 0, reply, _place: place };
         match &job.task {
             Task::Gate(_) => self.shared.look(namespace, vec![job]),
-            Task::On(..) => self.shared.commit(namespace, vec![job]),
+            Task::On(..) | Task::Keep(_) => self.shared.commit(namespace, vec![job]),
         }
         match answer.await {
             Ok(answer) => answer,
@@ -265,7 +272,7 @@ impl Job {
     fn call(&self) -> Option<&Require> {
         match &self.task {
             Task::Gate(require) => Some(require),
-            Task::On(..) => None,
+            Task::On(..) | Task::Keep(_) => None,
         }
     }
 
@@ -284,7 +291,7 @@ impl Job {
                     require.key.iter().map(|key| Claim::Attempt(principal.clone(), key.clone())),
                 );
             }
-            Task::On(id, _) => claims.push(Claim::Approval(*id)),
+            Task::On(id, _) | Task::Keep(id) => claims.push(Claim::Approval(*id)),
         }
         claims
     }

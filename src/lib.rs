@@ -1,17 +1,18 @@
 //! A human approval, consumed exactly once, in front of every destructive operation.
 //!
 //! A functional core in an imperative shell. What a command does to an approval is a pure function, in
-//! [`approval::gate`] and [`approval::transition`]; the shell loads, locks, writes and tells.
+//! [`approval::gate`], [`approval::transition`] and [`approval::time`]; the shell loads, locks, writes and tells.
 //!
 //! - The core: [`names`], [`digest`], [`approval`], [`policy`], [`error`]. No I/O, no clock.
 //! - [`store`]: all SQL. One place commits ([`store::transaction`]).
 //! - [`ledger`]: the one door for changes. Calls that wait are carried out together, one transaction a batch.
+//! - [`keeper`]: sees to approvals whose time has come, on every replica.
 //! - [`feed`]: tails each log in use and hands its events to all who follow it.
 //! - [`auth`]: credentials into callers, roles, the table of permissions.
 //! - [`grpc`]: the contract ([`proto`]) in front of all that.
 //! - [`cli`], [`config`], [`embedded`]: the program, its files, and the private PostgreSQL of `dev` and the tests.
 //!
-//! Dependencies point one way: `cli, grpc -> ledger, feed -> store -> the core`.
+//! Dependencies point one way: `cli, grpc -> keeper -> ledger, feed -> store -> the core`.
 //!
 //! What holds between the parts:
 //!
@@ -34,6 +35,7 @@ pub mod embedded;
 pub mod error;
 pub mod feed;
 pub mod grpc;
+pub mod keeper;
 pub mod ledger;
 pub mod names;
 pub mod policy;

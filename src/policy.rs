@@ -182,6 +182,7 @@ impl Policy {
             pending_ttl: rule.pending_ttl,
             approved_ttl: rule.approved_ttl,
             deny_cooldown: rule.deny_cooldown,
+            escalate_after: rule.escalate_after.as_slice().into(),
             max_pending: rule.max_pending,
             policy_digest: self.digest.clone(),
         }

@@ -14,6 +14,7 @@ use crate::error::Error;
 pub mod approvals;
 pub mod batch;
 mod connection;
+pub mod due;
 pub mod events;
 mod failure;
 pub mod listing;

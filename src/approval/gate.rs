@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Approval, Consumption, EventKind, Operation, Request, Standing, State, Terms,
+    time::{escalate, first_step},
     transition::{Outcome, after, change, lapse},
 };
 use crate::{
@@ -168,10 +169,12 @@ fn ask(
         approvals_required: terms.approvals_required,
         approved_ttl: terms.approved_ttl,
         deny_cooldown: terms.deny_cooldown,
+        escalate_after: terms.escalate_after.clone(),
         policy_digest: terms.policy_digest.clone(),
         recent_denials: found.recent_denials,
         create_time: now,
     };
+    let escalate_time = first_step(&request);
     let unborn = Approval {
         request: Arc::new(request),
         standing: Standing {
@@ -183,6 +186,8 @@ fn ask(
             consumption: None,
             cooldown_end: None,
             result: None,
+            escalated_to: None,
+            escalate_time,
         },
     };
     let requester = &command.operation.requested_by;
@@ -190,8 +195,7 @@ fn ask(
     let mut approval = requested.approval.clone();
     events.push(requested);
     if let Some(parent) = &found.parent {
-        let mut escalated = change(&approval, EventKind::Escalated, None, now, |_| {});
-        escalated.workspace_id = parent.clone();
+        let escalated = escalate(&approval, parent, now);
         approval = escalated.approval.clone();
         events.push(escalated);
     }

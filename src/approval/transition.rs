@@ -50,8 +50,6 @@ pub enum Command {
         /// What happened.
         detail: Text,
     },
-    /// Settle the approval if its time has run out.
-    Lapse,
 }
 
 /// What a command came to. The events are to be written whatever the answer is: a verdict on a request that
@@ -87,7 +85,6 @@ pub fn apply(approval: &Approval, command: &Command, now: Timestamp) -> Outcome<
         Command::Report { consumer, result, detail } => {
             report(approval, consumer, *result, detail, now)
         }
-        Command::Lapse => Ok(None),
     };
     match changed {
         Ok(None) => Outcome::unchanged(Ok(approval.clone())),
@@ -234,6 +231,9 @@ pub(super) fn change(
     let mut after = approval.clone();
     after.standing.version += 1;
     alter(&mut after.standing);
+    if after.state() != State::Pending {
+        after.standing.escalate_time = None;
+    }
     Event {
         kind,
         workspace_id: approval.request.operation.workspace_id.clone(),

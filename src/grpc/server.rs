@@ -12,6 +12,7 @@ use super::{approvals::ApprovalService, guard::Guard, workspaces::WorkspaceServi
 use crate::{
     auth::tokens::Tokens,
     feed::Feed,
+    keeper::Keeper,
     ledger::Ledger,
     policy::Policy,
     proto::{
@@ -57,9 +58,11 @@ impl Server {
     ) -> Result<Drained, transport::Error> {
         let draining = CancellationToken::new();
         let feed = Feed::new(self.store.clone());
+        let ledger = Ledger::new(self.store.clone());
+        let keeper = Keeper::new(self.store.clone(), ledger.clone());
         let approvals = ApprovalService {
             store: self.store.clone(),
-            ledger: Ledger::new(self.store.clone()),
+            ledger,
             feed: feed.clone(),
             draining: draining.clone(),
         };
@@ -87,11 +90,13 @@ impl Server {
         let stopped = draining.clone().cancelled_owned();
         let serving = router.serve_with_incoming_shutdown(connections, stopped);
         let following = tokio::spawn(async move { feed.run().await });
+        let keeping = tokio::spawn(async move { keeper.run().await });
 
         let ended = tokio::select! {
             ended = drive(serving, shutdown, &draining, &health, self.drain_grace) => ended,
         };
         following.abort();
+        keeping.abort();
         ended
     }
 }

@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::{Answer, Job, Shared, Task};
 use crate::{
     approval::{
-        Event,
+        Approval, Event,
         gate::{self, Circumstances, Require},
-        transition,
+        time, transition,
     },
     error::Error,
     names::{Namespace, WorkspaceId},
@@ -36,6 +36,8 @@ const FIND_OUT_PAUSE: Duration = Duration::from_millis(100);
 enum Decided {
     /// It is answered so, once its events are durable.
     Answered(Vec<Event>, Result<Answer, Error>),
+    /// Nothing happened, but for the time at which the keeper comes back to this approval.
+    Noted(Approval),
     /// What it met is not what it had looked at.
     LookAgain,
 }
@@ -95,6 +97,7 @@ fn answer(shared: &Arc<Shared>, namespace: &Namespace, jobs: Vec<Job>, decided: 
     for (job, decided) in jobs.into_iter().zip(decided) {
         match decided {
             Decided::Answered(_, answer) => job.answer(answer),
+            Decided::Noted(approval) => job.answer(Ok(Answer::Approval(approval))),
             Decided::LookAgain => again.push(job),
         }
     }
@@ -108,18 +111,20 @@ async fn attempt(
 ) -> Result<Vec<Decided>, Failure> {
     let calls: Vec<&Require> = jobs.iter().filter_map(Job::call).collect();
     let ids: Vec<Uuid> = jobs.iter().flat_map(Job::approvals).collect();
+    let kept: Vec<Uuid> = jobs.iter().filter_map(Job::kept).collect();
     let tx = store.begin().await?;
-    let found = tx.patiently(batch::lock_and_read(&tx, namespace, &ids, &calls)).await?;
+    let found = tx.patiently(batch::lock_and_read(&tx, namespace, &ids, &calls, &kept)).await?;
     let mut decided = decide(jobs, found);
     let events: Vec<Event> = events_of(&decided);
+    let noted: Vec<&Approval> = decided.iter().filter_map(Decided::noted).collect();
     let promises = decided.iter().any(Decided::promises);
-    if events.is_empty() && !promises {
+    if events.is_empty() && noted.is_empty() && !promises {
         tx.rollback().await?;
         return Ok(decided);
     }
     let batch_id = Uuid::new_v4();
-    if !events.is_empty() {
-        let lost = tx.patiently(batch::write(&tx, namespace, batch_id, &events)).await?;
+    if !events.is_empty() || !noted.is_empty() {
+        let lost = tx.patiently(batch::write(&tx, namespace, batch_id, &events, &noted)).await?;
         for decided in &mut decided {
             if decided.asks_as(&lost) {
                 *decided = Decided::LookAgain;
@@ -148,7 +153,7 @@ async fn find_out(
     batch_id: Uuid,
     events: &[Event],
 ) -> Result<(), Failure> {
-    // A batch that only repeats answers has left nothing to look for.
+    // A batch that only repeats answers, or takes notes, has left nothing to look for.
     let event = events.first().ok_or(Failure::Unknown)?;
     let until = Instant::now() + FIND_OUT_PATIENCE;
     while Instant::now() < until {
@@ -194,8 +199,21 @@ fn decide(jobs: &[Job], found: Found) -> Vec<Decided> {
                 }
                 None => Decided::Answered(Vec::new(), Err(Error::ApprovalNotFound)),
             },
+            Task::Keep(id) => match found.approvals.get(id) {
+                Some(approval) => keep(approval, found.paths.get(id), now),
+                None => Decided::Answered(Vec::new(), Err(Error::ApprovalNotFound)),
+            },
         })
         .collect()
+}
+
+fn keep(approval: &Approval, path: Option<&Vec<WorkspaceId>>, now: Timestamp) -> Decided {
+    let path = path.map_or(&[][..], Vec::as_slice);
+    let kept = time::keep(approval, path, now);
+    if kept.events.is_empty() && kept.approval != *approval {
+        return Decided::Noted(kept.approval);
+    }
+    Decided::Answered(kept.events, Ok(Answer::Approval(kept.approval)))
 }
 
 fn gate(
@@ -235,7 +253,7 @@ fn events_of(decided: &[Decided]) -> Vec<Event> {
         match decided {
             Decided::Answered(events, Ok(Answer::Approval(_)) | Err(_)) => commands.extend(events),
             Decided::Answered(events, Ok(Answer::Gate(_))) => requests_first.extend(events),
-            Decided::LookAgain => {}
+            Decided::Noted(_) | Decided::LookAgain => {}
         }
     }
     requests_first.into_iter().chain(commands).cloned().collect()
@@ -252,17 +270,32 @@ impl Decided {
     fn asks_as(&self, lost: &[Uuid]) -> bool {
         match self {
             Self::Answered(events, _) => events.iter().any(|e| lost.contains(&e.approval.id())),
-            Self::LookAgain => false,
+            Self::Noted(_) | Self::LookAgain => false,
+        }
+    }
+
+    fn noted(&self) -> Option<&Approval> {
+        match self {
+            Self::Noted(approval) => Some(approval),
+            Self::Answered(..) | Self::LookAgain => None,
         }
     }
 }
 
 impl Job {
+    /// The approval that the keeper sees to.
+    fn kept(&self) -> Option<Uuid> {
+        match self.task {
+            Task::Keep(id) => Some(id),
+            Task::Gate(_) | Task::On(..) => None,
+        }
+    }
+
     /// The approvals that must be locked for it.
     fn approvals(&self) -> Vec<Uuid> {
         match &self.task {
             Task::Gate(_) => self.met.clone(),
-            Task::On(id, _) => vec![*id],
+            Task::On(id, _) | Task::Keep(id) => vec![*id],
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use tokio_postgres::Statement;
+use tokio_postgres::{Statement, types::Json};
 use uuid::Uuid;
 
 use super::{
@@ -11,8 +11,8 @@ use super::{
     rows::{Columns, approval, in_lock_order, request_columns, standing_columns},
 };
 use crate::{
-    approval::{Approval, Event, Verdict},
-    names::Namespace,
+    approval::{Approval, Event, Standing, Verdict},
+    names::{Namespace, WorkspaceId},
 };
 
 pub(super) const LOCK: &str =
@@ -35,16 +35,18 @@ FROM approval_authority.approvals AS a WHERE a.namespace = $1 AND a.id = ANY($2)
 pub(super) const INSERT: &str = "-- insert_approvals(): a row that loses to an open one of the same operation is left out
 INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash,
     requested_by, on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms,
-    policy_digest, recent_denials, create_time, state, version, expire_time)
+    escalate_after_ms, policy_digest, recent_denials, create_time, state, version, expire_time,
+    escalated_to, escalate_time)
 SELECT $1, n.id, n.workspace_id, n.action, n.context, n.request_hash, n.requested_by, n.on_behalf_of,
-    n.reason, n.approvals_required, n.approved_ttl_ms, n.deny_cooldown_ms, n.policy_digest,
-    n.recent_denials, n.create_time, n.state, n.version, n.expire_time
+    n.reason, n.approvals_required, n.approved_ttl_ms, n.deny_cooldown_ms, n.escalate_after_ms,
+    n.policy_digest, n.recent_denials, n.create_time, n.state, n.version, n.expire_time, n.escalated_to,
+    n.escalate_time
 FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::text[], $9::text[],
-    $10::integer[], $11::bigint[], $12::bigint[], $13::text[], $14::integer[], $15::timestamptz[],
-    $16::text[], $17::integer[], $18::timestamptz[])
+    $10::integer[], $11::bigint[], $12::bigint[], $13::jsonb[], $14::text[], $15::integer[],
+    $16::timestamptz[], $17::text[], $18::integer[], $19::timestamptz[], $20::text[], $21::timestamptz[])
     AS n (id, workspace_id, action, context, request_hash, requested_by, on_behalf_of, reason,
-    approvals_required, approved_ttl_ms, deny_cooldown_ms, policy_digest, recent_denials, create_time,
-    state, version, expire_time)
+    approvals_required, approved_ttl_ms, deny_cooldown_ms, escalate_after_ms, policy_digest, recent_denials,
+    create_time, state, version, expire_time, escalated_to, escalate_time)
 ON CONFLICT DO NOTHING
 RETURNING id";
 
@@ -52,11 +54,13 @@ pub(super) const UPDATE: &str = "-- update_approvals(): only from the version th
 UPDATE approval_authority.approvals AS a
 SET state = n.state, version = n.version, expire_time = n.expire_time, decide_time = n.decide_time,
     consume_time = n.consume_time, consumed_by = n.consumed_by, consumed_key = n.consumed_key,
-    cooldown_end = n.cooldown_end, result = n.result
+    cooldown_end = n.cooldown_end, result = n.result, escalated_to = n.escalated_to,
+    escalate_time = n.escalate_time
 FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::integer[], $6::timestamptz[], $7::timestamptz[],
-    $8::timestamptz[], $9::text[], $10::text[], $11::timestamptz[], $12::text[])
+    $8::timestamptz[], $9::text[], $10::text[], $11::timestamptz[], $12::text[], $13::text[],
+    $14::timestamptz[])
     AS n (id, version_read, state, version, expire_time, decide_time, consume_time, consumed_by,
-    consumed_key, cooldown_end, result)
+    consumed_key, cooldown_end, result, escalated_to, escalate_time)
 WHERE a.namespace = $1 AND a.id = ANY($2) AND a.id = n.id AND a.version = n.version_read";
 
 pub(super) const REPLACE_VERDICTS: &str =
@@ -150,12 +154,15 @@ pub(super) async fn insert(
                 &requests().map(|r| r.approvals_required.cast_signed()).collect::<Vec<i32>>(),
                 &requests().map(|r| milliseconds(r.approved_ttl)).collect::<Vec<i64>>(),
                 &requests().map(|r| milliseconds(r.deny_cooldown)).collect::<Vec<i64>>(),
+                &requests().map(|r| steps(&r.escalate_after)).collect::<Vec<Json<Vec<i64>>>>(),
                 &requests().map(|r| &*r.policy_digest).collect::<Vec<&str>>(),
                 &requests().map(|r| r.recent_denials.cast_signed()).collect::<Vec<i32>>(),
                 &requests().map(|r| r.create_time).collect::<Vec<Timestamp>>(),
                 &new.iter().map(|a| a.standing.state.as_str()).collect::<Vec<&str>>(),
                 &new.iter().map(|a| a.standing.version.cast_signed()).collect::<Vec<i32>>(),
                 &new.iter().map(|a| a.standing.expire_time).collect::<Vec<Timestamp>>(),
+                &new.iter().map(|a| escalated_to(&a.standing)).collect::<Vec<Option<&str>>>(),
+                &new.iter().map(|a| a.standing.escalate_time).collect::<Vec<_>>(),
             ],
         )
         .await?;
@@ -192,6 +199,8 @@ pub(super) async fn update(
                     .collect::<Vec<Option<&str>>>(),
                 &standings().map(|s| s.cooldown_end).collect::<Vec<Option<Timestamp>>>(),
                 &standings().map(|s| s.result.map(|r| r.as_str())).collect::<Vec<Option<&str>>>(),
+                &standings().map(escalated_to).collect::<Vec<Option<&str>>>(),
+                &standings().map(|s| s.escalate_time).collect::<Vec<Option<Timestamp>>>(),
             ],
         )
         .await?;
@@ -236,6 +245,14 @@ pub(super) fn rows_after(events: &[Event]) -> (Vec<&Approval>, Vec<(u32, &Approv
     }
     let (new, changed): (Vec<_>, Vec<_>) = rows.into_values().partition(|(before, _)| *before == 0);
     (new.into_iter().map(|(_, approval)| approval).collect(), changed)
+}
+
+fn steps(escalate_after: &[jiff::SignedDuration]) -> Json<Vec<i64>> {
+    Json(escalate_after.iter().copied().map(milliseconds).collect())
+}
+
+fn escalated_to(standing: &Standing) -> Option<&str> {
+    standing.escalated_to.as_ref().map(WorkspaceId::as_str)
 }
 
 fn milliseconds(duration: jiff::SignedDuration) -> i64 {

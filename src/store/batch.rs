@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use tokio_postgres::Statement;
 use uuid::Uuid;
 
-use super::{Connection, Failure, approvals, events, log, requests, transaction::Transaction};
+use super::{Connection, Failure, approvals, due, events, log, requests, transaction::Transaction};
 use crate::{
     approval::{
         Approval, Event,
         gate::{Circumstances, Require},
     },
-    names::Namespace,
+    names::{Namespace, WorkspaceId},
 };
 
 /// What a batch stands on: every row of it locked, and read after the last lock was granted.
@@ -26,11 +26,14 @@ pub struct Found {
     pub approvals: BTreeMap<Uuid, Approval>,
     /// What each call to the gate meets, in the order of the calls.
     pub circumstances: Vec<Circumstances>,
+    /// The workspace of each approval that the keeper sees to, and its ancestors, nearest first.
+    pub paths: BTreeMap<Uuid, Vec<WorkspaceId>>,
     /// The time, read after the locks: the time of all that the batch does.
     pub now: Timestamp,
 }
 
-/// Locks approvals in order of id, then the log; then reads the time, the approvals, and what calls meet.
+/// Locks approvals in order of id, then the log; then reads the time, the approvals, what calls meet, and the tree
+/// above those that the keeper sees to: `kept` are among `ids`.
 ///
 /// Every change to an approval is appended to the log, so nothing read here can change before the end of the
 /// transaction, not even what is not there yet: the cap, the cooldown and the keys are exact.
@@ -39,6 +42,7 @@ pub async fn lock_and_read(
     namespace: &Namespace,
     ids: &[Uuid],
     calls: &[&Require],
+    kept: &[Uuid],
 ) -> Result<Found, Failure> {
     let [lock, read, meet, facts] =
         prepare(tx, [approvals::LOCK, approvals::READ, requests::MEET, requests::FACTS]).await?;
@@ -52,10 +56,12 @@ pub async fn lock_and_read(
     )
     .await?;
     let (circumstances, now) = requests::circumstances(&met, &facts, calls.len())?;
-    Ok(Found { approvals, circumstances, now })
+    let paths = due::paths(tx, namespace, kept).await?;
+    Ok(Found { approvals, circumstances, paths, now })
 }
 
-/// Writes down what happened: the rows as the events leave them, the verdicts, the events.
+/// Writes down what happened: the rows as the events leave them, the verdicts, the events; and the rows of `noted`,
+/// to which nothing happened that would be told.
 ///
 /// Returns the ids of new approvals that lost to an open one of the same operation; of those nothing is
 /// written. Anything else that does not fit is a fault, and the transaction must be abandoned.
@@ -64,12 +70,14 @@ pub async fn write(
     namespace: &Namespace,
     batch_id: Uuid,
     happened: &[Event],
+    noted: &[&Approval],
 ) -> Result<Vec<Uuid>, Failure> {
     let [insert, update, append] =
         prepare(tx, [approvals::INSERT, approvals::UPDATE, events::APPEND]).await?;
     let [replace_verdicts, insert_verdicts] =
         prepare(tx, [approvals::REPLACE_VERDICTS, approvals::INSERT_VERDICTS]).await?;
-    let (new, changed) = approvals::rows_after(happened);
+    let (new, mut changed) = approvals::rows_after(happened);
+    changed.extend(noted.iter().map(|approval| (approval.standing.version, *approval)));
     let verdicts: Vec<_> = happened
         .iter()
         .filter_map(|event| event.verdict().map(|verdict| (event.approval.id(), verdict)))

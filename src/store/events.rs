@@ -77,7 +77,7 @@ const AFTER: &str = concat!(
 SELECT e.revision, e.batch_id, e.type, e.workspace_id, e.actor, e.note, e.event_time, ",
     request_columns!(),
     ", e.state, e.version, e.verdicts, e.expire_time, e.decide_time, e.consume_time, e.consumed_by,
-    NULL::text, e.cooldown_end, e.result
+    NULL::text, e.cooldown_end, e.result, NULL::text, NULL::timestamptz
 FROM approval_authority.events AS e
 CROSS JOIN LATERAL (
     SELECT ",

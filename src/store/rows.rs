@@ -24,7 +24,7 @@ macro_rules! request_columns {
     () => {
         "a.id, a.namespace, a.workspace_id, a.action, a.context, a.request_hash, a.requested_by, \
          a.on_behalf_of, a.reason, a.approvals_required, a.approved_ttl_ms, a.deny_cooldown_ms, \
-         a.policy_digest, a.recent_denials, a.create_time"
+         a.escalate_after_ms, a.policy_digest, a.recent_denials, a.create_time"
     };
 }
 
@@ -35,7 +35,8 @@ macro_rules! standing_columns {
          'decision', v.decision, 'reason', v.reason, 'time', v.verdict_time) \
          ORDER BY v.verdict_time, v.approver), '[]') FROM approval_authority.verdicts AS v \
          WHERE v.namespace = a.namespace AND v.approval_id = a.id), a.expire_time, a.decide_time, \
-         a.consume_time, a.consumed_by, a.consumed_key, a.cooldown_end, a.result"
+         a.consume_time, a.consumed_by, a.consumed_key, a.cooldown_end, a.result, a.escalated_to, \
+         a.escalate_time"
     };
 }
 
@@ -44,8 +45,9 @@ macro_rules! all_columns {
     () => {
         "a.id, a.namespace, a.workspace_id, a.action, a.context, a.request_hash, a.requested_by, \
          a.on_behalf_of, a.reason, a.approvals_required, a.approved_ttl_ms, a.deny_cooldown_ms, \
-         a.policy_digest, a.recent_denials, a.create_time, a.state, a.version, a.expire_time, \
-         a.decide_time, a.consume_time, a.consumed_by, a.consumed_key, a.cooldown_end, a.result"
+         a.escalate_after_ms, a.policy_digest, a.recent_denials, a.create_time, a.state, a.version, \
+         a.expire_time, a.decide_time, a.consume_time, a.consumed_by, a.consumed_key, a.cooldown_end, \
+         a.result, a.escalated_to, a.escalate_time"
     };
 }
 
@@ -92,6 +94,11 @@ impl<'a> Columns<'a> {
         text.map(parse).transpose().map_err(Failure::corrupt)
     }
 
+    fn steps(&mut self) -> Result<Arc<[SignedDuration]>, Failure> {
+        let Json(steps): Json<Vec<i64>> = self.next()?;
+        Ok(steps.into_iter().map(SignedDuration::from_millis).collect())
+    }
+
     fn count(&mut self) -> Result<u32, Failure> {
         let count: i32 = self.next()?;
         u32::try_from(count).map_err(Failure::corrupt)
@@ -118,6 +125,7 @@ pub(super) fn request(columns: &mut Columns<'_>) -> Result<Request, Failure> {
         approvals_required: columns.count()?,
         approved_ttl: SignedDuration::from_millis(columns.next()?),
         deny_cooldown: SignedDuration::from_millis(columns.next()?),
+        escalate_after: columns.steps()?,
         policy_digest: columns.next::<&str>()?.into(),
         recent_denials: columns.count()?,
         create_time: columns.next()?,
@@ -148,6 +156,8 @@ pub(super) fn standing(columns: &mut Columns<'_>) -> Result<Standing, Failure> {
         consumption,
         cooldown_end: columns.next()?,
         result: columns.optional_name(OperationResult::parse)?,
+        escalated_to: columns.optional_name(WorkspaceId::parse)?,
+        escalate_time: columns.next()?,
     })
 }
 

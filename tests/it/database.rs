@@ -50,6 +50,16 @@ impl Database {
         row.get(0)
     }
 
+    /// Moves the database's clock: all that the service knows of time. An interval of SQL, from the real time on.
+    pub async fn move_clock(&self, interval: &str) {
+        let clock = format!(
+            "CREATE OR REPLACE FUNCTION approval_authority.clock() RETURNS timestamptz
+                LANGUAGE sql VOLATILE PARALLEL SAFE
+                AS $$ SELECT clock_timestamp() + interval '{interval}' $$"
+        );
+        self.connect().await.batch_execute(&clock).await.expect("another clock");
+    }
+
     /// Returns once some session waits for a lock in this database.
     pub async fn until_a_lock_is_waited_for(&self) {
         let waiting = "SELECT count(*) FROM pg_stat_activity

@@ -24,6 +24,8 @@ impl Require {
                 pending_ttl: SignedDuration::from_hours(24),
                 approved_ttl: SignedDuration::from_hours(2),
                 deny_cooldown: SignedDuration::from_mins(30),
+                escalate_after: [SignedDuration::from_hours(1), SignedDuration::from_hours(4)]
+                    .into(),
                 max_pending: 3,
                 policy_digest: "ab".repeat(32).into(),
             },
@@ -168,6 +170,7 @@ fn a_request_is_recorded_on_the_terms_of_the_policy() {
         approvals_required: 2,
         approved_ttl: SignedDuration::from_hours(2),
         deny_cooldown: SignedDuration::from_mins(30),
+        escalate_after: command.terms.escalate_after,
         policy_digest: "ab".repeat(32).into(),
         recent_denials: 4,
         create_time: Approval::example().request.create_time,

@@ -60,14 +60,13 @@ fn on_behalf_of(name: &str) -> Approval {
     })
 }
 
-fn commands() -> [Command; 6] {
+fn commands() -> [Command; 5] {
     [
         approve("alice"),
         deny("alice"),
         withdraw("backend"),
         revoke("alice"),
         report("backend", OperationResult::Succeeded),
-        Command::Lapse,
     ]
 }
 
@@ -101,10 +100,6 @@ fn in_time(state: State, command: &Command) -> Row {
         (Command::Report { .. }, Pending | Approved | Denied | Expired | Withdrawn | Revoked) => {
             refused(Error::NotConsumed(state))
         }
-        (
-            Command::Lapse,
-            Pending | Approved | Denied | Consumed | Expired | Withdrawn | Revoked,
-        ) => (state, vec![], Ok(())),
     }
 }
 

@@ -39,7 +39,7 @@ impl Operation {
 }
 
 impl Approval {
-    /// What `Operation::example` needs: one approver, within a day.
+    /// What `Operation::example` needs: one approver, within a day; ancestors hear of it after one hour and four.
     pub(crate) fn example() -> Self {
         let create_time: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
         Self {
@@ -51,6 +51,8 @@ impl Approval {
                 approvals_required: 1,
                 approved_ttl: SignedDuration::from_hours(1),
                 deny_cooldown: SignedDuration::from_mins(15),
+                escalate_after: [SignedDuration::from_hours(1), SignedDuration::from_hours(4)]
+                    .into(),
                 policy_digest: "0f".repeat(32).into(),
                 recent_denials: 0,
                 create_time,
@@ -64,6 +66,8 @@ impl Approval {
                 consumption: None,
                 cooldown_end: None,
                 result: None,
+                escalated_to: None,
+                escalate_time: Some(create_time + 1.hour()),
             },
         }
     }
@@ -103,6 +107,9 @@ impl Approval {
                 Some(Decision::Approve)
             }
         };
+        if state != State::Pending {
+            standing.escalate_time = None;
+        }
         if let Some(decision) = decision {
             standing.decide_time = Some(decide_time);
             standing.verdicts.push(Verdict {

@@ -1,0 +1,62 @@
+//! The keeper: sees to approvals whose time has come, whether or not anybody asks for them. They lapse, or are
+//! brought before the next ancestor.
+//!
+//! Every replica has one and none knows of the others. What is due is carried out by the ledger, which reads the
+//! approval again with its locks held: the second of two keepers finds nothing left to do.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::{
+    ledger::Ledger,
+    store::{Failure, Store},
+};
+
+/// Between two looks at what is due: what lapses while nobody calls is settled within about this time.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Approvals that are seen to between two looks. Where there are more, the next look follows at once.
+const AT_ONCE: i64 = 1000;
+
+/// Sees to approvals whose time has come.
+pub struct Keeper {
+    store: Store,
+    ledger: Ledger,
+}
+
+impl Keeper {
+    /// A keeper of all namespaces of this store.
+    pub fn new(store: Store, ledger: Ledger) -> Self {
+        Self { store, ledger }
+    }
+
+    /// Works until it is dropped.
+    pub async fn run(&self) {
+        loop {
+            match self.see_to_what_is_due().await {
+                Ok(AT_ONCE..) => {}
+                Ok(_) => tokio::time::sleep(INTERVAL).await,
+                Err(failure) => {
+                    tracing::warn!(%failure, "what is due could not be read");
+                    tokio::time::sleep(INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    /// Returns how many were seen to.
+    async fn see_to_what_is_due(&self) -> Result<i64, Failure> {
+        let due = self.store.due(AT_ONCE).await?;
+        let work = due.iter().map(|(namespace, id)| self.ledger.keep(namespace, *id));
+        let mut seen_to = 0;
+        for (done, (namespace, id)) in join_all(work).await.into_iter().zip(&due) {
+            match done {
+                Ok(()) => seen_to += 1,
+                // It stays due, and the next look finds it again.
+                Err(error) => tracing::info!(%error, %namespace, %id, "an approval is still due"),
+            }
+        }
+        Ok(seen_to)
+    }
+}

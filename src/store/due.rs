@@ -1,0 +1,72 @@
+//! What time has come for: open approvals to lapse or to climb, and the tree above them.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::{Failure, Store, rows::Columns, transaction::Transaction};
+use crate::names::{Namespace, WorkspaceId};
+
+/// Approvals of one namespace that are seen to at once: a batch of the ledger's.
+const OF_A_NAMESPACE: i64 = 128;
+
+/// One index lookup for each namespace, so that one with much to do keeps no other waiting.
+const DUE: &str = "-- due(): open approvals whose time has come
+WITH instant AS MATERIALIZED (SELECT approval_authority.clock() AS now)
+SELECT d.namespace, d.id FROM instant AS i
+CROSS JOIN approval_authority.logs AS l
+CROSS JOIN LATERAL (
+    SELECT a.namespace, a.id FROM approval_authority.approvals AS a
+    WHERE a.namespace = l.namespace AND a.state IN ('PENDING', 'APPROVED')
+        AND least(a.expire_time, a.escalate_time) <= i.now
+    ORDER BY a.namespace, least(a.expire_time, a.escalate_time) LIMIT $1
+) AS d LIMIT $2";
+
+const PATHS: &str = "-- paths_of(): the workspaces of some approvals with their ancestors
+WITH RECURSIVE path (approval_id, id, distance) AS (
+    SELECT a.id, a.workspace_id, 0 FROM approval_authority.approvals AS a
+    WHERE a.namespace = $1 AND a.id = ANY($2)
+    UNION
+    SELECT p.approval_id, w.parent_id, p.distance + 1 FROM path AS p
+    JOIN approval_authority.workspaces AS w ON w.namespace = $1 AND w.id = p.id
+    WHERE w.parent_id IS NOT NULL AND p.distance < 1000)
+SELECT p.approval_id, p.id FROM path AS p ORDER BY p.approval_id, p.distance";
+
+impl Store {
+    /// At most `limit` open approvals, of all namespaces, whose time to lapse or to climb has come.
+    pub async fn due(&self, limit: i64) -> Result<Vec<(Namespace, Uuid)>, Failure> {
+        let lease = self.reading_connection().await?;
+        let rows = lease
+            .patiently(async {
+                let statement = lease.prepare_cached(DUE).await?;
+                lease.query(&statement, &[&OF_A_NAMESPACE, &limit]).await
+            })
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let mut columns = Columns::of(row);
+                Ok((columns.name(Namespace::parse)?, columns.next()?))
+            })
+            .collect()
+    }
+}
+
+/// The workspace of each of some approvals and its ancestors, nearest first. With the log locked the tree stays as it
+/// is until the transaction ends.
+pub(super) async fn paths(
+    tx: &Transaction,
+    namespace: &Namespace,
+    ids: &[Uuid],
+) -> Result<BTreeMap<Uuid, Vec<WorkspaceId>>, Failure> {
+    let mut paths: BTreeMap<Uuid, Vec<WorkspaceId>> = BTreeMap::new();
+    if ids.is_empty() {
+        return Ok(paths);
+    }
+    let statement = tx.prepare_cached(PATHS).await?;
+    for row in &tx.query(&statement, &[&namespace.as_str(), &ids]).await? {
+        let mut columns = Columns::of(row);
+        let path = paths.entry(columns.next()?).or_default();
+        path.push(columns.name(WorkspaceId::parse)?);
+    }
+    Ok(paths)
+}
