@@ -3,7 +3,7 @@
 //! One tailer for each namespace in use reads new events once, when a wake-up or the poll says that there are
 //! some, and publishes them to all subscribers on this replica. A subscriber that is behind the tail, or that
 //! falls behind because it does not read, reads the table by its own position until it meets the tail: it
-//! holds a page at most, misses nothing, and slows nobody.
+//! holds a page at most, misses nothing, and slows nobody. Who waits for a decision is woken, and reads nothing here.
 
 use std::{
     collections::HashMap,
@@ -14,6 +14,7 @@ use std::{
 use tokio::sync::{Notify, broadcast, watch};
 
 use crate::{
+    digest::RequestHash,
     error::Error,
     names::Namespace,
     store::{
@@ -24,8 +25,11 @@ use crate::{
 
 pub mod cursor;
 mod subscription;
+mod waiting;
 
 pub use subscription::Subscription;
+pub use waiting::Waiter;
+use waiting::Waiting;
 
 /// How long an event can stay unnoticed when its wake-up was lost.
 const POLL: Duration = Duration::from_secs(1);
@@ -51,6 +55,7 @@ struct Tail {
     news: broadcast::Sender<News>,
     /// How far it has published; none until the tailer has found the head.
     published: watch::Sender<Option<Position>>,
+    waiting: Waiting,
     wake: Arc<Notify>,
 }
 
@@ -91,6 +96,11 @@ impl Feed {
         Subscription::new(self.store.clone(), namespace.clone(), self.tail(namespace), after)
     }
 
+    /// Waits for what is decided, from now on, of a request.
+    pub fn wait_for(&self, namespace: &Namespace, request_hash: RequestHash) -> Waiter {
+        Waiter::new(self.tail(namespace), request_hash)
+    }
+
     /// The tail of a log, with its tailer.
     fn tail(&self, namespace: &Namespace) -> Arc<Tail> {
         let mut tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,6 +110,7 @@ impl Feed {
         let tail = Arc::new(Tail {
             news: broadcast::channel(TAIL).0,
             published: watch::channel(None).0,
+            waiting: Waiting::default(),
             wake: Arc::default(),
         });
         tails.insert(namespace.clone(), Arc::downgrade(&tail));
@@ -191,6 +202,8 @@ async fn publish(store: &Store, namespace: &Namespace, tail: &Tail) -> Result<()
     let Some(mut published) = published else {
         let log = store.log(namespace).await?;
         tail.published.send_replace(Some(log.end()));
+        // What happened up to here is read from the table, by subscribers, or asked of the ledger.
+        tail.waiting.tell_all();
         return Ok(());
     };
     loop {
@@ -207,6 +220,7 @@ async fn publish(store: &Store, namespace: &Namespace, tail: &Tail) -> Result<()
         let Some(last) = page.last() else { return Ok(()) };
         published = Position { revision: last.revision, tag: last.tag };
         for logged in page {
+            tail.waiting.tell(&logged.event);
             // Nobody may be listening any more.
             let _ = tail.news.send(News::Event(Arc::new(logged)));
         }

@@ -8,6 +8,7 @@
 //! - [`ledger`]: the one door for changes. Calls that wait are carried out together, one transaction a batch.
 //! - [`keeper`]: sees to approvals whose time has come, on every replica.
 //! - [`feed`]: tails each log in use and hands its events to all who follow it.
+//! - [`waiting`]: calls to the gate that wait for a decision: woken by the feed, answered by the ledger.
 //! - [`auth`]: credentials into callers, roles, the table of permissions.
 //! - [`grpc`]: the contract ([`proto`]) in front of all that.
 //! - [`cli`], [`config`], [`embedded`]: the program, its files, and the private PostgreSQL of `dev` and the tests.
@@ -41,3 +42,4 @@ pub mod names;
 pub mod policy;
 pub mod proto;
 pub mod store;
+pub mod waiting;

@@ -1,15 +1,16 @@
 //! `ApprovalService`: the gate, the decision and the feed.
 
-use std::{collections::HashSet, pin::Pin};
+use std::{collections::HashSet, pin::Pin, time::Duration};
 
 use futures_util::Stream;
 use prost::Message;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
     convert,
-    deadline::{self, within},
+    deadline::{self, within, within_and_wait},
     fields::Fields,
     guard, page, watch,
 };
@@ -23,6 +24,7 @@ use crate::{
     policy::{Gating, Role},
     proto::{self, approval_service_server},
     store::{Store, listing::Filter},
+    waiting,
 };
 
 /// A page ends early rather than be longer than this, in bytes: clients accept 4 MiB unless told otherwise, and
@@ -53,7 +55,10 @@ impl approval_service_server::ApprovalService for ApprovalService {
     ) -> Result<Response<proto::RequireApprovalResponse>, Status> {
         let deadline = deadline::of(request.metadata());
         let caller = guard::caller(&request)?;
-        within(deadline, Error::OutcomeUnknown, self.require(caller, request.into_inner())).await
+        let asked = Asked::parse(request.into_inner(), &caller)?;
+        let wait = deadline::wait(deadline, asked.wait);
+        let work = self.require(caller, asked, wait);
+        within_and_wait(deadline, wait, Error::OutcomeUnknown, work).await
     }
 
     async fn decide(
@@ -138,9 +143,10 @@ impl ApprovalService {
     async fn require(
         &self,
         caller: Caller,
-        request: proto::RequireApprovalRequest,
+        asked: Asked,
+        wait: Duration,
     ) -> Result<proto::RequireApprovalResponse, Error> {
-        let asked = Asked::parse(request, &caller)?;
+        let until = Instant::now() + wait;
         let workspace = &asked.operation.workspace_id;
         let scope = caller.scope(&[Role::Requester], &asked.namespace).ok_or(Error::RoleMissing)?;
         if !scope.holds_for(&self.store, &asked.namespace, workspace).await? {
@@ -155,9 +161,10 @@ impl ApprovalService {
                 });
             }
         };
-        let Asked { namespace, operation, reason, key } = asked;
-        let gate =
-            self.ledger.require(Require { namespace, operation, reason, key, terms }).await?;
+        let Asked { namespace, operation, reason, key, .. } = asked;
+        let call = Require { namespace, operation, reason, key, terms };
+        let released = self.draining.cancelled();
+        let gate = waiting::require(&self.ledger, &self.feed, call, until, released).await?;
         convert::gate(&gate)
     }
 
@@ -232,6 +239,7 @@ struct Asked {
     operation: Operation,
     reason: Text,
     key: Option<IdempotencyKey>,
+    wait: Duration,
 }
 
 impl Asked {
@@ -255,7 +263,7 @@ impl Asked {
             Some(reason),
             Some(context),
             Some(key),
-            Some(_),
+            Some(wait),
             Some(on_behalf_of),
         ) = (namespace, workspace_id, action, reason, context, key, wait, on_behalf_of)
         else {
@@ -263,7 +271,7 @@ impl Asked {
         };
         let principal = caller.principal.clone();
         let operation = Operation::new(workspace_id, action, context, principal, on_behalf_of);
-        Ok(Self { namespace, operation, reason, key })
+        Ok(Self { namespace, operation, reason, key, wait })
     }
 }
 

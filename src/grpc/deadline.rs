@@ -9,6 +9,12 @@ use crate::error::Error;
 /// How long a call may wait for the database where its caller names no deadline.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Of the caller's deadline: what is left to answer in once a call has waited for people as long as it may.
+const TO_ANSWER: f64 = 0.2;
+
+/// Of the caller's deadline: what the answer needs to get there.
+const TO_ARRIVE: f64 = 0.1;
+
 /// Carries out a call within its caller's deadline, less what the answer needs to get there in time.
 ///
 /// When the time is up the caller is told `late`; what was begun goes on and harms nobody.
@@ -17,13 +23,32 @@ pub(super) async fn within<T>(
     late: Error,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<Response<T>, Status> {
+    within_and_wait(deadline, Duration::ZERO, late, work).await
+}
+
+/// The same for a call that waits for people as well.
+pub(super) async fn within_and_wait<T>(
+    deadline: Option<Duration>,
+    wait: Duration,
+    late: Error,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<Response<T>, Status> {
+    let patience = PATIENCE + wait;
     let patience = match deadline {
-        Some(deadline) => PATIENCE.min(deadline.mul_f64(0.9)),
-        None => PATIENCE,
+        Some(deadline) => patience.min(deadline.mul_f64(1.0 - TO_ARRIVE)),
+        None => patience,
     };
     match tokio::time::timeout(patience, work).await {
         Ok(answer) => Ok(Response::new(answer?)),
         Err(_) => Err(late.into()),
+    }
+}
+
+/// How long a call waits for people: as long as it asks for, and not so long that the answer would come too late.
+pub(super) fn wait(deadline: Option<Duration>, asked_for: Duration) -> Duration {
+    match deadline {
+        Some(deadline) => asked_for.min(deadline.mul_f64(1.0 - TO_ANSWER)),
+        None => asked_for,
     }
 }
 
@@ -52,6 +77,15 @@ mod tests {
         let mut metadata = MetadataMap::new();
         metadata.insert("grpc-timeout", header.parse().expect("ASCII"));
         of(&metadata)
+    }
+
+    #[test]
+    fn a_wait_leaves_time_to_answer() {
+        let seconds = Duration::from_secs;
+        assert_eq!(wait(None, seconds(60)), seconds(60));
+        assert_eq!(wait(Some(seconds(10)), seconds(5)), seconds(5));
+        assert_eq!(wait(Some(seconds(10)), seconds(60)), seconds(8));
+        assert_eq!(wait(Some(Duration::ZERO), seconds(60)), Duration::ZERO);
     }
 
     #[test]

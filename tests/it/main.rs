@@ -15,6 +15,8 @@ mod races;
 mod requests;
 mod server;
 mod settling;
+mod waiting;
+mod wake_ups;
 mod walkthrough;
 mod watch;
 mod workspaces;
