@@ -160,32 +160,3 @@ async fn two_namespaces_have_nothing_in_common() {
     assert_eq!(seen[0].revision, 1, "each namespace counts for itself");
     assert_eq!(seen[0].approval.as_ref().expect("it").id, id(&theirs));
 }
-
-#[tokio::test]
-async fn two_people_are_asked_where_the_policy_says_so() {
-    let (_, server) = TestServer::new().await;
-    let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
-    let held = backend.require("w1", "org_token_mint").await;
-    assert_eq!(alice.approve(&id(&held)).await.state(), ApprovalState::Pending);
-    assert_eq!(alice.approve(&id(&held)).await.verdicts.len(), 1, "one person counts once");
-    assert_eq!(backend.require("w1", "org_token_mint").await.outcome(), Outcome::Pending);
-    let bob = server.caller("bob").await;
-    assert_eq!(bob.approve(&id(&held)).await.state(), ApprovalState::Approved);
-    assert_eq!(backend.require("w1", "org_token_mint").await.outcome(), Outcome::Approved);
-}
-
-#[tokio::test]
-async fn after_a_denial_nobody_is_asked_again() {
-    let (database, server) = TestServer::new().await;
-    let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
-    let held = backend.require("w1", "secret_write").await;
-    assert_eq!(alice.deny(&id(&held)).await.state(), ApprovalState::Denied);
-    for caller in ["backend", "backend-2"] {
-        let refused = server.caller(caller).await.require("w1", "secret_write").await;
-        assert_eq!(told(&refused), (Outcome::Denied, ApprovalState::Denied), "{caller}");
-        let retry_after = refused.retry_after.expect("how long").seconds;
-        assert!((1..=15 * 60).contains(&retry_after), "{retry_after}");
-    }
-    let count = "SELECT count(*) FROM approval_authority.approvals";
-    assert_eq!(database.count(count).await, 1);
-}
