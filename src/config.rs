@@ -10,8 +10,13 @@ use std::{
 use jiff::SignedDuration;
 use serde::Deserialize;
 
+use crate::duration;
+
 /// Begins the environment variables that override keys of the file.
 const PREFIX: &str = "APPROVAL_AUTHORITY_";
+
+/// What is a day old still counts: recent denials, and attempts that repeat their call.
+const LEAST_RETENTION: SignedDuration = SignedDuration::from_hours(24);
 
 /// Variables with the same beginning that are for the commands of people, and no keys.
 const FOR_PEOPLE: [&str; 3] = ["SERVER", "NAMESPACE", "TOKEN"];
@@ -31,6 +36,12 @@ pub struct Config {
     /// What is gated, and who may do what.
     #[serde(default)]
     pub policy: PolicyConfig,
+    /// How much one server takes on.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+    /// How long what is over is kept.
+    #[serde(default)]
+    pub retention: RetentionConfig,
 }
 
 /// `[server]`
@@ -113,6 +124,41 @@ pub struct PolicyConfig {
     pub file: Option<PathBuf>,
 }
 
+/// `[limits]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Streams of `WatchApprovals` at once.
+    pub watchers: usize,
+    /// Of those, one principal's.
+    pub watchers_per_principal: usize,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { watchers: 10_000, watchers_per_principal: 100 }
+    }
+}
+
+/// `[retention]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionConfig {
+    /// Of closed approvals.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub closed_approvals: SignedDuration,
+    /// Of events.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub events: SignedDuration,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        let ninety_days = SignedDuration::from_hours(90 * 24);
+        Self { closed_approvals: ninety_days, events: ninety_days }
+    }
+}
+
 impl Config {
     /// Reads a file, with the environment's overrides: `APPROVAL_AUTHORITY_DATABASE__URL` for `database.url`.
     /// Paths in it are relative to it.
@@ -155,6 +201,15 @@ impl Config {
         }
         if self.database.pool_size == 0 {
             return Err("database.pool_size must be at least 1".to_owned());
+        }
+        let RetentionConfig { closed_approvals, events } = self.retention;
+        for (key, kept) in [("closed_approvals", closed_approvals), ("events", events)] {
+            if kept < LEAST_RETENTION {
+                return Err(format!("retention.{key} must be at least a day"));
+            }
+        }
+        if self.limits.watchers == 0 || self.limits.watchers_per_principal == 0 {
+            return Err("limits.watchers and watchers_per_principal must be at least 1".to_owned());
         }
         Ok(())
     }
@@ -270,6 +325,18 @@ mod tests {
         assert_eq!(config.database.pool_size, 2);
         let unknown = read(LEAST, &[("SERVER__LISSTEN", "x")]);
         assert!(unknown.is_err());
+    }
+
+    #[test]
+    fn nothing_is_deleted_that_still_counts() {
+        let days = |days: i64| SignedDuration::from_hours(24 * days);
+        let kept = |text: &str| read(&format!("{LEAST}[retention]\n{text}"), &[]);
+        assert_eq!(kept("").expect("defaults").retention.events, days(90));
+        assert_eq!(kept("events = \"2d\"\n").expect("well-formed").retention.events, days(2));
+        for wrong in ["events = \"23h\"\n", "closed_approvals = \"0s\"\n", "events = \"1y\"\n"] {
+            assert!(kept(wrong).is_err(), "{wrong}");
+        }
+        assert!(read(&format!("{LEAST}[limits]\nwatchers = 0\n"), &[]).is_err());
     }
 
     #[test]

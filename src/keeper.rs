@@ -2,7 +2,8 @@
 //! brought before the next ancestor.
 //!
 //! Every replica has one and none knows of the others. What is due is carried out by the ledger, which reads the
-//! approval again with its locks held: the second of two keepers finds nothing left to do.
+//! approval again with its locks held: the second of two keepers finds nothing left to do. What is long over it
+//! deletes.
 
 use std::time::Duration;
 
@@ -12,6 +13,10 @@ use crate::{
     ledger::Ledger,
     store::{Failure, Store},
 };
+
+mod retention;
+
+pub use retention::Retention;
 
 /// Between two looks at what is due: what lapses while nobody calls is settled within about this time.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -23,16 +28,21 @@ const AT_ONCE: i64 = 1000;
 pub struct Keeper {
     store: Store,
     ledger: Ledger,
+    retention: Retention,
 }
 
 impl Keeper {
     /// A keeper of all namespaces of this store.
-    pub fn new(store: Store, ledger: Ledger) -> Self {
-        Self { store, ledger }
+    pub fn new(store: Store, ledger: Ledger, retention: Retention) -> Self {
+        Self { store, ledger, retention }
     }
 
     /// Works until it is dropped.
     pub async fn run(&self) {
+        tokio::join!(self.keep_time(), retention::run(&self.store, self.retention));
+    }
+
+    async fn keep_time(&self) {
         loop {
             match self.see_to_what_is_due().await {
                 Ok(AT_ONCE..) => {}

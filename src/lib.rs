@@ -32,6 +32,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod digest;
+pub mod duration;
 pub mod embedded;
 pub mod error;
 pub mod feed;

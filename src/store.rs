@@ -21,6 +21,7 @@ pub mod listing;
 pub mod log;
 pub mod notify;
 pub mod requests;
+pub mod retention;
 mod rows;
 pub mod schema;
 pub mod transaction;

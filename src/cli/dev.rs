@@ -16,8 +16,8 @@ use super::serve::{prepare, stop_signal};
 use crate::{
     auth::tokens,
     config::{
-        AuthConfig, Config, DatabaseConfig, PolicyConfig, ServerConfig, TokensConfig,
-        default_data_dir, program_folders,
+        AuthConfig, Config, DatabaseConfig, LimitsConfig, PolicyConfig, RetentionConfig,
+        ServerConfig, TokensConfig, default_data_dir, program_folders,
     },
     embedded::{Cluster, Installation, Keep},
     policy::file::BUILT_IN,
@@ -72,6 +72,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
         },
         auth: AuthConfig { tokens: TokensConfig { file: tokens.file.clone() } },
         policy: PolicyConfig { file: Some(policy) },
+        limits: LimitsConfig::default(),
+        retention: RetentionConfig::default(),
     };
     let listener = TcpListener::bind(arguments.listen)
         .await

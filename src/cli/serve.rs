@@ -10,8 +10,9 @@ use tokio::{
 
 use crate::{
     auth::tokens::Tokens,
-    config::Config,
+    config::{Config, RetentionConfig},
     grpc::server::Server,
+    keeper::Retention,
     policy::{
         Policy,
         file::{self, BUILT_IN},
@@ -49,7 +50,9 @@ pub(super) async fn prepare(config: &Config) -> Result<Server> {
     }
     let drain_grace = Duration::try_from(config.server.drain_grace)?;
     let reflection = config.server.reflection;
-    Ok(Server { store, policy, tokens, reflection, drain_grace })
+    let RetentionConfig { closed_approvals, events } = config.retention;
+    let retention = Retention { closed_approvals, events };
+    Ok(Server { store, policy, tokens, retention, reflection, drain_grace })
 }
 
 /// The store that the configuration names.

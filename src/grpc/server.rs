@@ -12,7 +12,7 @@ use super::{approvals::ApprovalService, guard::Guard, workspaces::WorkspaceServi
 use crate::{
     auth::tokens::Tokens,
     feed::Feed,
-    keeper::Keeper,
+    keeper::{Keeper, Retention},
     ledger::Ledger,
     policy::Policy,
     proto::{
@@ -33,6 +33,8 @@ pub struct Server {
     pub policy: Arc<Policy>,
     /// The credentials that are known.
     pub tokens: Arc<Tokens>,
+    /// How long what is over is kept.
+    pub retention: Retention,
     /// Whether the contract can be asked for.
     pub reflection: bool,
     /// How long calls and streams in progress may take to end once the server drains.
@@ -59,7 +61,7 @@ impl Server {
         let draining = CancellationToken::new();
         let feed = Feed::new(self.store.clone());
         let ledger = Ledger::new(self.store.clone());
-        let keeper = Keeper::new(self.store.clone(), ledger.clone());
+        let keeper = Keeper::new(self.store.clone(), ledger.clone(), self.retention);
         let approvals = ApprovalService {
             store: self.store.clone(),
             ledger,

@@ -185,7 +185,7 @@ impl Store {
             last = Position { revision: logged.revision, tag: logged.tag };
             events.push(logged);
         }
-        if rows.is_empty() && position.revision > 0 {
+        if rows.is_empty() {
             self.check_floor(namespace, position).await?;
         }
         Ok(self.with_paths(namespace, events).await?)

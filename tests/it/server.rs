@@ -11,8 +11,10 @@ use std::{
 use approval_authority::{
     auth::tokens::{self, Tokens},
     grpc::server::{Drained, Server},
+    keeper::Retention,
     policy::file::{self, BUILT_IN},
 };
+use jiff::SignedDuration;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -25,6 +27,12 @@ use tokio::{
 use crate::{
     database::{Database, store},
     harness::{BINDINGS, Caller, SUBJECTS},
+};
+
+/// Longer than tests move the clock, but for those of retention itself.
+pub const RETENTION: Retention = Retention {
+    closed_approvals: SignedDuration::from_hours(90 * 24),
+    events: SignedDuration::from_hours(90 * 24),
 };
 
 /// The policy that the tests run under.
@@ -72,6 +80,7 @@ impl TestServer {
             store: store(url),
             policy: Arc::new(file::parse(policy).expect("a policy")),
             tokens: Arc::new(Tokens::parse(tokens).expect("tokens")),
+            retention: RETENTION,
             reflection: true,
             drain_grace: Duration::from_secs(10),
         };

@@ -1,0 +1,63 @@
+//! Retention: old events are cut off the logs and old approvals deleted, in the background.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use uuid::Uuid;
+
+use crate::{
+    names::Namespace,
+    store::{Failure, Store},
+};
+
+/// Between two rounds.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long what is over is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Closed approvals, counted from when they would have lapsed; at least as long as their events.
+    pub closed_approvals: SignedDuration,
+    /// Events. A log begins no later than the oldest approval that is open.
+    pub events: SignedDuration,
+}
+
+/// Deletes what is older than that, until it is dropped.
+pub(super) async fn run(store: &Store, retention: Retention) {
+    loop {
+        if let Err(failure) = one_round(store, retention).await {
+            tracing::warn!(%failure, "retention could not go on; the next round will");
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+async fn one_round(store: &Store, retention: Retention) -> Result<(), Failure> {
+    for namespace in store.logs_to_cut(retention.events).await? {
+        let mut events = 0;
+        loop {
+            match store.cut_log(&namespace, retention.events).await? {
+                0 => break,
+                cut => events += cut,
+            }
+        }
+        if events > 0 {
+            tracing::info!(%namespace, events, "old events were cut off the log");
+        }
+    }
+    for namespace in store.logs_to_clear(retention.closed_approvals).await? {
+        clear(store, &namespace, retention.closed_approvals).await?;
+    }
+    Ok(())
+}
+
+async fn clear(store: &Store, namespace: &Namespace, age: SignedDuration) -> Result<(), Failure> {
+    let mut after = Uuid::nil();
+    while let Some(last) = store.clear_approvals(namespace, age, after).await? {
+        after = last;
+    }
+    if !after.is_nil() {
+        tracing::info!(%namespace, "old approvals were deleted");
+    }
+    Ok(())
+}
