@@ -38,6 +38,10 @@ enum Command {
         /// Say what is applied, and change nothing.
         #[arg(long)]
         status: bool,
+        /// After the database was restored from a backup, before any server is started: take back every approval
+        /// that is open, and refuse the cursors of before.
+        #[arg(long, conflicts_with = "status")]
+        new_history: bool,
     },
     /// Make credentials.
     #[command(subcommand)]
@@ -65,7 +69,9 @@ pub fn main() -> ExitCode {
     let done = match command {
         Command::Dev(arguments) => in_runtime(dev::run(arguments)),
         Command::Serve { config } => in_runtime(serve::run(config)),
-        Command::Migrate { config, status } => in_runtime(migrate::run(config, status)),
+        Command::Migrate { config, status, new_history } => {
+            in_runtime(migrate::run(config, status, new_history))
+        }
         Command::Token(TokenCommand::New { subject }) => token::new(&subject),
     };
     match done {

@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod batch;
+mod history;
 mod lane;
 
 use lane::Lane;

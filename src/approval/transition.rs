@@ -50,6 +50,8 @@ pub enum Command {
         /// What happened.
         detail: Text,
     },
+    /// The authority takes back what is open: the history that it belongs to has ended.
+    Abandon,
 }
 
 /// What a command came to. The events are to be written whatever the answer is: a verdict on a request that
@@ -85,6 +87,7 @@ pub fn apply(approval: &Approval, command: &Command, now: Timestamp) -> Outcome<
         Command::Report { consumer, result, detail } => {
             report(approval, consumer, *result, detail, now)
         }
+        Command::Abandon => Ok(abandon(approval, now)),
     };
     match changed {
         Ok(None) => Outcome::unchanged(Ok(approval.clone())),
@@ -213,6 +216,19 @@ fn report(
     });
     event.note = Some(detail.clone());
     Ok(Some(event))
+}
+
+/// After a restore an approval may be open again that was used since the backup. A pending request has to be made
+/// anew, and an approval to be given anew.
+fn abandon(approval: &Approval, now: Timestamp) -> Option<Event> {
+    let (kind, state) = match approval.state() {
+        State::Pending => (EventKind::Expired, State::Expired),
+        State::Approved => (EventKind::Revoked, State::Revoked),
+        State::Denied | State::Consumed | State::Expired | State::Withdrawn | State::Revoked => {
+            return None;
+        }
+    };
+    Some(change(approval, kind, None, now, |standing| standing.state = state))
 }
 
 /// Time has run out.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 
 use super::serve::store;
-use crate::config::Config;
+use crate::{config::Config, ledger::Ledger};
 
-pub(super) async fn run(config: PathBuf, status: bool) -> Result<()> {
+pub(super) async fn run(config: PathBuf, status: bool, new_history: bool) -> Result<()> {
     let config = Config::load(&config).map_err(|why| anyhow!(why))?;
     let store = store(&config)?;
     if !status {
@@ -18,6 +18,13 @@ pub(super) async fn run(config: PathBuf, status: bool) -> Result<()> {
     for migration in store.migrations().await? {
         let state = if migration.applied { "applied" } else { "missing" };
         println!("{state:8} {}", migration.name);
+    }
+    if new_history {
+        let ledger = Ledger::new(store.clone());
+        for namespace in store.namespaces().await? {
+            let taken_back = ledger.begin_history(&namespace).await?;
+            println!("{namespace}: a new history; open approvals taken back: {taken_back}");
+        }
     }
     Ok(())
 }

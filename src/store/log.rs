@@ -87,7 +87,57 @@ pub async fn read(tx: &Transaction, namespace: &Namespace) -> Result<Option<Log>
     row.map(|row| from_row(&row)).transpose()
 }
 
+const NAMESPACES: &str = "-- namespaces(): all that have a log
+SELECT l.namespace FROM approval_authority.logs AS l ORDER BY l.namespace";
+
+const OPEN: &str = "-- open_approvals(): some that are pending, or approved and unused
+SELECT a.id FROM approval_authority.approvals AS a
+WHERE a.namespace = $1 AND a.state IN ('PENDING', 'APPROVED') LIMIT $2";
+
+const NEW_EPOCH: &str = "-- new_epoch(): cursors of the history so far are refused from now on
+UPDATE approval_authority.logs SET epoch = $2 WHERE namespace = $1";
+
 impl Store {
+    /// Every namespace that has a log.
+    pub async fn namespaces(&self) -> Result<Vec<Namespace>, Failure> {
+        let lease = self.reading_connection().await?;
+        let rows = lease.patiently(lease.query(NAMESPACES, &[])).await?;
+        rows.iter().map(|row| Columns::of(row).name(Namespace::parse)).collect()
+    }
+
+    /// At most `limit` approvals that are open.
+    pub async fn open_approvals(
+        &self,
+        namespace: &Namespace,
+        limit: i64,
+    ) -> Result<Vec<Uuid>, Failure> {
+        let lease = self.reading_connection().await?;
+        let rows = lease.patiently(lease.query(OPEN, &[&namespace.as_str(), &limit])).await?;
+        rows.iter().map(|row| Columns::of(row).next()).collect()
+    }
+
+    /// Gives a log another epoch, unless something is open in it.
+    pub async fn begin_epoch(&self, namespace: &Namespace) -> Result<bool, Failure> {
+        let tx = self.begin().await?;
+        let name = namespace.as_str();
+        let closed = tx
+            .patiently(async {
+                lock(&tx, namespace).await?;
+                if !tx.query(OPEN, &[&name, &1_i64]).await?.is_empty() {
+                    return Ok(false);
+                }
+                tx.execute(NEW_EPOCH, &[&name, &Uuid::new_v4()]).await?;
+                Ok::<_, Failure>(true)
+            })
+            .await?;
+        if closed {
+            tx.commit().await?;
+        } else {
+            tx.rollback().await?;
+        }
+        Ok(closed)
+    }
+
     /// A namespace's log; one that has none is given one.
     pub async fn log(&self, namespace: &Namespace) -> Result<Log, Failure> {
         loop {

@@ -39,6 +39,25 @@ impl Database {
         Self { url: cluster.url(&name) }
     }
 
+    /// As it is now, under another name. Nobody may be connected to it.
+    pub async fn copy(&self) -> Self {
+        let cluster = tokio::task::spawn_blocking(cluster).await.expect("a cluster");
+        let admin = connect(&cluster.url("postgres")).await;
+        let from: String = self
+            .connect()
+            .await
+            .query_one("SELECT current_database()", &[])
+            .await
+            .expect("a name")
+            .get(0);
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
+        admin.execute(end, &[&from]).await.expect("disconnected");
+        let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+        let create = format!("CREATE DATABASE {name} TEMPLATE {from}");
+        admin.batch_execute(&create).await.expect("a copy");
+        Self { url: cluster.url(&name) }
+    }
+
     /// A connection of the test's own, beside the service.
     pub async fn connect(&self) -> Client {
         connect(&self.url).await

@@ -13,6 +13,7 @@ mod permissions;
 mod processes;
 mod races;
 mod requests;
+mod restore;
 mod retention;
 mod rules;
 mod server;

@@ -60,13 +60,14 @@ fn on_behalf_of(name: &str) -> Approval {
     })
 }
 
-fn commands() -> [Command; 5] {
+fn commands() -> [Command; 6] {
     [
         approve("alice"),
         deny("alice"),
         withdraw("backend"),
         revoke("alice"),
         report("backend", OperationResult::Succeeded),
+        Command::Abandon,
     ]
 }
 
@@ -99,6 +100,11 @@ fn in_time(state: State, command: &Command) -> Row {
         (Command::Report { .. }, Consumed) => moves(Consumed, EventKind::ResultReported),
         (Command::Report { .. }, Pending | Approved | Denied | Expired | Withdrawn | Revoked) => {
             refused(Error::NotConsumed(state))
+        }
+        (Command::Abandon, Pending) => moves(Expired, EventKind::Expired),
+        (Command::Abandon, Approved) => moves(Revoked, EventKind::Revoked),
+        (Command::Abandon, Denied | Consumed | Expired | Withdrawn | Revoked) => {
+            (state, vec![], Ok(()))
         }
     }
 }
