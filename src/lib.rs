@@ -3,7 +3,8 @@
 //! A functional core in an imperative shell. What a command does to an approval is a pure function, in
 //! [`approval::gate`] and [`approval::transition`]; the shell loads, locks, writes and tells.
 //!
-//! - The core: [`names`], [`digest`], [`approval`], [`policy`], [`error`]. No I/O, no clock.
+//! - The core: [`names`], [`digest`], [`approval`], [`policy`], [`error`], and [`document`] and [`visible`] for what
+//!   people write and read. No I/O, no clock.
 //! - [`store`]: all SQL. One place commits ([`store::transaction`]).
 //! - [`ledger`]: the one door for changes. Calls that wait are carried out together, one transaction a batch.
 //! - [`feed`]: tails each log in use and hands its events to all who follow it.
@@ -30,6 +31,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod digest;
+pub mod document;
 pub mod embedded;
 pub mod error;
 pub mod feed;
@@ -39,3 +41,4 @@ pub mod names;
 pub mod policy;
 pub mod proto;
 pub mod store;
+pub mod visible;

@@ -119,5 +119,8 @@ fn tokens(config: &Config) -> Result<Tokens> {
     let path = &config.auth.tokens.file;
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-    Tokens::parse(&text).map_err(|why| anyhow!("{name}: {why}"))
+    Tokens::parse(&text).map_err(|faults| {
+        let faults: Vec<String> = faults.iter().map(|fault| format!("{name}: {fault}")).collect();
+        anyhow!("{}", faults.join("\n"))
+    })
 }
