@@ -5,9 +5,11 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use self::files::Faulty;
 use crate::store::QUIET;
 
 mod dev;
+mod files;
 mod migrate;
 mod serve;
 mod token;
@@ -70,6 +72,11 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        // Each of these says what it is of.
+        Err(error) if error.is::<Faulty>() => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             eprintln!("approval-authority: {error:#}");
             ExitCode::FAILURE

@@ -11,6 +11,7 @@ mod outage;
 mod permissions;
 mod processes;
 mod races;
+mod reload;
 mod requests;
 mod server;
 mod settling;
