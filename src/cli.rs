@@ -11,7 +11,9 @@ use crate::store::QUIET;
 mod dev;
 mod files;
 mod migrate;
+mod policy;
 mod serve;
+mod table;
 mod token;
 
 /// A human approval, consumed exactly once, in front of every destructive operation.
@@ -41,9 +43,21 @@ enum Command {
         #[arg(long)]
         status: bool,
     },
+    /// Look at policies.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Make credentials.
     #[command(subcommand)]
     Token(TokenCommand),
+}
+
+#[derive(Subcommand)]
+enum PolicyCommand {
+    /// Print what a policy puts in force, or everything that is wrong with it.
+    Check {
+        /// policy.toml
+        file: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -68,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Dev(arguments) => in_runtime(dev::run(arguments)),
         Command::Serve { config } => in_runtime(serve::run(config)),
         Command::Migrate { config, status } => in_runtime(migrate::run(config, status)),
+        Command::Policy(PolicyCommand::Check { file }) => policy::check(&file),
         Command::Token(TokenCommand::New { subject }) => token::new(&subject),
     };
     match done {

@@ -9,6 +9,7 @@ mod harness;
 mod migrations;
 mod outage;
 mod permissions;
+mod policy;
 mod processes;
 mod races;
 mod reload;
