@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use self::tokens::Tokens;
 use crate::{
     error::Error,
     names::{Action, Namespace, Principal, WorkspaceId},
@@ -13,6 +14,16 @@ use crate::{
 
 pub mod permissions;
 pub mod tokens;
+
+/// Who callers are and what they may do. Both are replaced as one, so that no call meets the credentials of one
+/// moment and the policy of another.
+#[derive(Debug)]
+pub struct Access {
+    /// The credentials that are known.
+    pub tokens: Tokens,
+    /// The policy in force.
+    pub policy: Arc<Policy>,
+}
 
 /// An authenticated caller under the policy in force.
 #[derive(Clone, Debug)]

@@ -5,11 +5,15 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use self::files::Faulty;
 use crate::store::QUIET;
 
 mod dev;
+mod files;
 mod migrate;
+mod policy;
 mod serve;
+mod table;
 mod token;
 
 /// A human approval, consumed exactly once, in front of every destructive operation.
@@ -43,9 +47,21 @@ enum Command {
         #[arg(long, conflicts_with = "status")]
         new_history: bool,
     },
+    /// Look at policies.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Make credentials.
     #[command(subcommand)]
     Token(TokenCommand),
+}
+
+#[derive(Subcommand)]
+enum PolicyCommand {
+    /// Print what a policy puts in force, or everything that is wrong with it.
+    Check {
+        /// policy.toml
+        file: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -72,10 +88,16 @@ pub fn main() -> ExitCode {
         Command::Migrate { config, status, new_history } => {
             in_runtime(migrate::run(config, status, new_history))
         }
+        Command::Policy(PolicyCommand::Check { file }) => policy::check(&file),
         Command::Token(TokenCommand::New { subject }) => token::new(&subject),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        // Each of these says what it is of.
+        Err(error) if error.is::<Faulty>() => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             eprintln!("approval-authority: {error:#}");
             ExitCode::FAILURE

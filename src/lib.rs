@@ -3,7 +3,8 @@
 //! A functional core in an imperative shell. What a command does to an approval is a pure function, in
 //! [`approval::gate`], [`approval::transition`] and [`approval::time`]; the shell loads, locks, writes and tells.
 //!
-//! - The core: [`names`], [`digest`], [`approval`], [`policy`], [`error`]. No I/O, no clock.
+//! - The core: [`names`], [`digest`], [`approval`], [`policy`], [`error`], and [`document`] and [`visible`] for what
+//!   people write and read. No I/O, no clock.
 //! - [`store`]: all SQL. One place commits ([`store::transaction`]).
 //! - [`ledger`]: the one door for changes. Calls that wait are carried out together, one transaction a batch.
 //! - [`keeper`]: sees to approvals whose time has come, on every replica.
@@ -32,6 +33,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod digest;
+pub mod document;
 pub mod duration;
 pub mod embedded;
 pub mod error;
@@ -43,4 +45,5 @@ pub mod names;
 pub mod policy;
 pub mod proto;
 pub mod store;
+pub mod visible;
 pub mod waiting;

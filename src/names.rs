@@ -5,6 +5,8 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use crate::visible::is_invisible;
+
 /// Longest workspace id, in bytes.
 const WORKSPACE_ID_BYTES: usize = 128;
 /// Longest action, in characters, all of them ASCII.
@@ -231,13 +233,6 @@ fn check_visible(text: &str) -> Result<(), String> {
         return Err("must not contain invisible characters".to_owned());
     }
     Ok(())
-}
-
-/// Characters that are not shown, or that change how others are: Unicode's general category Cf as far as it
-/// occurs in running text.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

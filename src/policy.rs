@@ -45,6 +45,17 @@ pub enum UnlistedActions {
     Refuse,
 }
 
+impl UnlistedActions {
+    /// The word for it in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Gate => "gate",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
 /// What a caller may be allowed to do; the calls each role opens are in `auth::permissions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -57,6 +68,18 @@ pub enum Role {
     Viewer,
     /// Keeps the tree of workspaces, reads.
     Admin,
+}
+
+impl Role {
+    /// The word for it in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requester => "requester",
+            Self::Approver => "approver",
+            Self::Viewer => "viewer",
+            Self::Admin => "admin",
+        }
+    }
 }
 
 /// Some names, or all of them.
@@ -154,6 +177,11 @@ impl Policy {
     /// The gated actions, by name.
     pub fn actions(&self) -> &BTreeMap<Action, Rule> {
         &self.actions
+    }
+
+    /// What a rule that does not say otherwise says, and the rule for actions that are gated unlisted.
+    pub fn defaults(&self) -> &Rule {
+        &self.defaults
     }
 
     /// What happens to the others.

@@ -1,14 +1,19 @@
 //! The `tokens` authenticator: a file of SHA-256 hashes of random tokens. The file holds no secret.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use toml::value::Datetime;
 use uuid::Uuid;
 
-use crate::{digest::sha256_hex, error::Error, names::Principal};
+use crate::{
+    digest::sha256_hex,
+    document::{self, Fault, Keys},
+    error::Error,
+    names::Principal,
+};
 
 /// Prefixes the principals of this authenticator.
 pub const AUTHENTICATOR: &str = "tokens";
@@ -36,37 +41,20 @@ pub struct Tokens {
     by_hash: HashMap<[u8; 32], Identity>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TokenFile {
-    #[serde(default)]
-    tokens: Vec<TokenEntry>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TokenEntry {
-    subject: String,
-    sha256: String,
-    #[serde(default)]
-    groups: Vec<String>,
-    expires: Option<toml::value::Datetime>,
-}
-
 impl Tokens {
-    /// Reads `tokens.toml`; the error says what is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let file: TokenFile = toml::from_str(text).map_err(|e| e.to_string())?;
+    /// Reads `tokens.toml`, or says everything that is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
+        let (entries, mut faults) = document::read(text, |keys| keys.tables("tokens", entry_of))?;
         let mut by_hash = HashMap::new();
-        for entry in file.tokens {
-            let subject = entry.subject.clone();
-            let (hash, identity) =
-                entry.checked().map_err(|why| format!("the token of {subject:?}: {why}"))?;
+        for entry in entries {
+            let Some((hash, identity)) = entry.value else { continue };
+            let principal = identity.principal.clone();
             if by_hash.insert(hash, identity).is_some() {
-                return Err(format!("the token of {subject:?}: its hash is listed twice"));
+                let message = format!("the sha256 of {principal} is listed twice");
+                faults.add(entry.span, message);
             }
         }
-        Ok(Self { by_hash })
+        faults.or(Self { by_hash })
     }
 
     /// Who holds a token at a time. An unknown token and an expired one look the same to the caller.
@@ -86,25 +74,43 @@ impl Tokens {
     }
 }
 
-impl TokenEntry {
-    fn checked(self) -> Result<([u8; 32], Identity), String> {
+/// An entry of the file, if it is whole. No message quotes the hash: it may be the token, put there by mistake.
+fn entry_of(keys: &mut Keys) -> Option<([u8; 32], Identity)> {
+    let subject = keys.required::<String>("subject");
+    let sha256 = keys.required::<String>("sha256");
+    let groups = keys.list::<String>("groups");
+    let expires = keys.value::<Datetime>("expires");
+
+    let principal =
+        subject.and_then(|subject| principal_of(keys, subject.span(), subject.get_ref()));
+    let hash = sha256.and_then(|sha256| {
         let mut hash = [0; 32];
-        hex::decode_to_slice(&self.sha256, &mut hash)
-            .map_err(|_| "sha256 must be 64 hexadecimal digits".to_owned())?;
-        let expires = match self.expires {
-            None => None,
-            Some(when) => Some(when.to_string().parse::<Timestamp>().map_err(|_| {
-                "expires must be a time with its offset, such as 2027-01-01T00:00:00Z".to_owned()
-            })?),
-        };
-        let groups = self.groups.iter().map(|group| Principal::new(AUTHENTICATOR, group));
-        let identity = Identity {
-            principal: Principal::new(AUTHENTICATOR, &self.subject)?,
-            groups: groups.collect::<Result<_, _>>()?,
-            expires,
-        };
-        Ok((hash, identity))
-    }
+        match hex::decode_to_slice(sha256.get_ref(), &mut hash) {
+            Ok(()) => Some(hash),
+            Err(_) => {
+                keys.fault(sha256.span(), "sha256 must be 64 hexadecimal digits");
+                None
+            }
+        }
+    });
+    let groups = groups.map_or_else(Vec::new, |groups| {
+        let (span, groups) = (groups.span(), groups.into_inner());
+        groups.iter().filter_map(|group| principal_of(keys, span.clone(), group)).collect()
+    });
+    let expires = expires.and_then(|expires| {
+        let time = expires.get_ref().to_string().parse::<Timestamp>();
+        if time.is_err() {
+            let message = "expires must be a time with its offset, such as 2027-01-01T00:00:00Z";
+            keys.fault(expires.span(), message);
+        }
+        time.ok()
+    });
+    Some((hash?, Identity { principal: principal?, groups, expires }))
+}
+
+fn principal_of(keys: &mut Keys, span: Range<usize>, subject: &str) -> Option<Principal> {
+    let principal = Principal::new(AUTHENTICATOR, subject);
+    principal.map_err(|why| keys.fault(span, format!("{subject:?} {why}"))).ok()
 }
 
 /// A new random token: 32 bytes from the operating system's generator, less the twelve bits that UUIDs fix.
@@ -160,6 +166,28 @@ mod tests {
     fn the_hash_of_nothing_lets_nobody_in() {
         let tokens = Tokens::parse(&entry("ci", "", &[]).expect("well-formed")).expect("parses");
         assert!(tokens.authenticate("", at("2026-01-01T00:00:00Z")).is_err());
+    }
+
+    #[test]
+    fn every_fault_is_told_with_its_line_and_no_hash_is_quoted() {
+        let twice = entry("a", "t", &[]).expect("well-formed");
+        let text = format!(
+            "{twice}{twice}\n[[tokens]]\nsubject = \"\"\nsha256 = \"aa_secret\"\nadmin = true\n\
+             [[tokens]]\nexpires = 2026-06-01\ngroups = [\"a\", 1]\n"
+        );
+        let faults = Tokens::parse(&text).expect_err("faults");
+        let told: Vec<String> = faults.iter().map(Fault::to_string).collect();
+        let expected = [
+            "line 5: the sha256 of tokens:a is listed twice",
+            "line 11: \"\" must be <authenticator>:<subject>",
+            "line 12: sha256 must be 64 hexadecimal digits",
+            "line 13: unknown field `admin`, expected one of: subject, sha256, groups, expires",
+            "line 14: subject is missing",
+            "line 14: sha256 is missing",
+            "line 15: expires must be a time with its offset, such as 2027-01-01T00:00:00Z",
+            "line 16: groups: invalid type: integer `1`, expected a string",
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

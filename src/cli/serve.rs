@@ -1,6 +1,6 @@
 //! `serve`: the service, from its configuration to its drain.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::{
@@ -8,15 +8,11 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
+use super::files;
 use crate::{
-    auth::tokens::Tokens,
     config::{Config, RetentionConfig},
     grpc::server::Server,
     keeper::Retention,
-    policy::{
-        Policy,
-        file::{self, BUILT_IN},
-    },
     store::{Failure, Store, StoreConfig, schema::SchemaStatus},
 };
 
@@ -41,8 +37,7 @@ pub(super) async fn run(config: PathBuf) -> Result<()> {
 
 /// Everything that a server stands on, checked; waits for a database that cannot be reached yet.
 pub(super) async fn prepare(config: &Config) -> Result<Server> {
-    let policy = Arc::new(policy(config)?);
-    let tokens = Arc::new(tokens(config)?);
+    let access = files::access(config)?;
     let store = store(config)?;
     while let Err(failure) = fit(&store, config.database.migrate_on_start).await? {
         tracing::warn!(%failure, "waiting for the database");
@@ -52,7 +47,7 @@ pub(super) async fn prepare(config: &Config) -> Result<Server> {
     let reflection = config.server.reflection;
     let RetentionConfig { closed_approvals, events } = config.retention;
     let retention = Retention { closed_approvals, events };
-    Ok(Server { store, policy, tokens, retention, reflection, drain_grace })
+    Ok(Server { store, access, retention, reflection, drain_grace })
 }
 
 /// The store that the configuration names.
@@ -100,27 +95,4 @@ async fn fit(store: &Store, migrate: bool) -> Result<std::result::Result<(), Fai
         Err(failure @ Failure::Unavailable(_)) => Ok(Err(failure)),
         Err(failure) => Err(failure.into()),
     }
-}
-
-fn policy(config: &Config) -> Result<Policy> {
-    let (name, text) = match &config.policy.file {
-        None => ("the built-in policy".to_owned(), BUILT_IN.to_owned()),
-        Some(path) => {
-            let name = path.display().to_string();
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-            (name, text)
-        }
-    };
-    file::parse(&text).map_err(|faults| {
-        let faults: Vec<String> = faults.iter().map(|fault| format!("{name}: {fault}")).collect();
-        anyhow!("{}", faults.join("\n"))
-    })
-}
-
-fn tokens(config: &Config) -> Result<Tokens> {
-    let path = &config.auth.tokens.file;
-    let name = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-    Tokens::parse(&text).map_err(|why| anyhow!("{name}: {why}"))
 }

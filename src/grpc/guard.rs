@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::future::{Either, MapOk, TryFutureExt};
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tonic::{
     Code, Request, Status,
     body::Body,
@@ -18,21 +19,19 @@ use tonic::{
 
 use crate::{
     auth::{
-        Caller,
+        Access, Caller,
         permissions::roles_for,
         tokens::{Identity, Tokens},
     },
     error::Error,
-    policy::{Policy, Role},
+    policy::Role,
 };
 
 /// What callers are checked against.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    /// The credentials that are known.
-    pub tokens: Arc<Tokens>,
-    /// The policy in force.
-    pub policy: Arc<Policy>,
+    /// Asked anew at each call.
+    pub access: watch::Receiver<Arc<Access>>,
 }
 
 impl Guard {
@@ -42,8 +41,10 @@ impl Guard {
     }
 
     fn admit(&self, request: &http::Request<Body>) -> Result<Caller, Error> {
-        let Identity { principal, groups, expires } = self.authenticate(request.headers())?;
-        let caller = Caller { principal, groups, expires, policy: self.policy.clone() };
+        let access = self.access.borrow().clone();
+        let Identity { principal, groups, expires } =
+            authenticate(&access.tokens, request.headers())?;
+        let caller = Caller { principal, groups, expires, policy: access.policy.clone() };
         let roles = roles_for(request.uri().path());
         if caller.holds_any(roles) {
             return Ok(caller);
@@ -52,19 +53,19 @@ impl Guard {
         // The contract has a name of its own for a decision by somebody who may decide nothing.
         Err(if roles == [Role::Approver] { Error::NotAnApprover } else { Error::RoleMissing })
     }
+}
 
-    fn authenticate(&self, headers: &http::HeaderMap) -> Result<Identity, Error> {
-        let mut given = headers.get_all(http::header::AUTHORIZATION).iter();
-        let (Some(credential), None) = (given.next(), given.next()) else {
-            return Err(Error::Unauthenticated);
-        };
-        let credential = credential.to_str().map_err(|_| Error::Unauthenticated)?;
-        match credential.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-                self.tokens.authenticate(token.trim_start(), Timestamp::now())
-            }
-            _ => Err(Error::Unauthenticated),
+fn authenticate(tokens: &Tokens, headers: &http::HeaderMap) -> Result<Identity, Error> {
+    let mut given = headers.get_all(http::header::AUTHORIZATION).iter();
+    let (Some(credential), None) = (given.next(), given.next()) else {
+        return Err(Error::Unauthenticated);
+    };
+    let credential = credential.to_str().map_err(|_| Error::Unauthenticated)?;
+    match credential.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+            tokens.authenticate(token.trim_start(), Timestamp::now())
         }
+        _ => Err(Error::Unauthenticated),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::{StreamExt, wrappers::TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{self, Server as Transport};
@@ -10,11 +10,10 @@ use tonic_health::{ServingStatus, server::health_reporter};
 
 use super::{approvals::ApprovalService, guard::Guard, workspaces::WorkspaceService};
 use crate::{
-    auth::tokens::Tokens,
+    auth::Access,
     feed::Feed,
     keeper::{Keeper, Retention},
     ledger::Ledger,
-    policy::Policy,
     proto::{
         self, approval_service_server::ApprovalServiceServer,
         workspace_service_server::WorkspaceServiceServer,
@@ -29,10 +28,8 @@ const REQUEST_BYTES: usize = 512 * 1024;
 pub struct Server {
     /// The database, whose schema has been checked.
     pub store: Store,
-    /// The policy in force.
-    pub policy: Arc<Policy>,
-    /// The credentials that are known.
-    pub tokens: Arc<Tokens>,
+    /// Who callers are and what they may do, now.
+    pub access: watch::Receiver<Arc<Access>>,
     /// How long what is over is kept.
     pub retention: Retention,
     /// Whether the contract can be asked for.
@@ -69,7 +66,7 @@ impl Server {
             draining: draining.clone(),
         };
         let workspaces = WorkspaceService { store: self.store.clone() };
-        let guard = Guard { tokens: self.tokens, policy: self.policy };
+        let guard = Guard { access: self.access };
         let approvals =
             ApprovalServiceServer::new(approvals).max_decoding_message_size(REQUEST_BYTES);
         let workspaces =

@@ -2,91 +2,44 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     ops::Range,
 };
 
 use jiff::SignedDuration;
-use serde::Deserialize;
 use toml::Spanned;
 
+use self::written::{BindingTable, PolicyFile, RuleTable};
 use super::{Binding, Policy, Role, Rule, Selector, UnlistedActions};
-use crate::names::{Action, Namespace, Principal};
+use crate::{
+    document::{self, Fault, Faults, Section},
+    names::{Action, Namespace, Principal, WorkspaceId},
+};
+
+mod written;
 
 /// The policy of a deployment that names none; it binds nobody.
 pub const BUILT_IN: &str = include_str!("built_in.toml");
 
-/// What is wrong with a file, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Counted from 1.
-    pub line: usize,
-    /// What is wrong.
-    pub message: String,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.message)
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PolicyFile {
-    unlisted_actions: Option<UnlistedActions>,
-    #[serde(default)]
-    defaults: RuleTable,
-    actions: Option<BTreeMap<Spanned<String>, RuleTable>>,
-    #[serde(default)]
-    bindings: Vec<Spanned<BindingTable>>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RuleTable {
-    description: Option<String>,
-    approvals_required: Option<Spanned<i64>>,
-    pending_ttl: Option<Spanned<SignedDuration>>,
-    approved_ttl: Option<Spanned<SignedDuration>>,
-    deny_cooldown: Option<Spanned<SignedDuration>>,
-    escalate_after: Option<Spanned<Vec<SignedDuration>>>,
-    max_pending: Option<Spanned<i64>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BindingTable {
-    role: Role,
-    #[serde(default)]
-    principals: Vec<Principal>,
-    #[serde(default)]
-    groups: Vec<Principal>,
-    namespaces: Option<Vec<String>>,
-    workspaces: Option<Vec<String>>,
-    actions: Option<Vec<String>>,
-}
-
 /// Reads a policy, or says everything that is wrong with it.
 pub fn parse(text: &str) -> Result<Policy, Vec<Fault>> {
-    let built_in: PolicyFile = read(BUILT_IN)?;
-    let written: PolicyFile = read(text)?;
-    let mut checker = Checker { text, faults: Vec::new() };
+    let (built_in, _) = document::read(BUILT_IN, PolicyFile::read)?;
+    let (written, faults) = document::read(text, PolicyFile::read)?;
+    let mut checker = Checker { faults };
 
     let base = checker.rule(&built_in.defaults, None);
     let defaults = checker.rule(&written.defaults, Some(&base));
     let mut actions = BTreeMap::new();
-    let mut lines = BTreeMap::new();
+    let mut places = BTreeMap::new();
     for (name, table) in &actions_of(&written, &built_in) {
         match Action::parse(name.get_ref()) {
             Ok(action) => {
-                if written.actions.as_ref().is_some_and(|listed| listed.contains_key(name)) {
-                    lines.insert(action.clone(), line_of(text, name.span().start));
+                if written.actions.is_some() {
+                    places.insert(action.clone(), name.span());
                 }
                 actions.insert(action, checker.rule(table, Some(&defaults)));
             }
             Err(why) => {
-                checker.fault(name.span(), format!("the action {:?} {why}", name.get_ref()))
+                checker.faults.add(name.span(), format!("the action {:?} {why}", name.get_ref()))
             }
         }
     }
@@ -103,32 +56,29 @@ pub fn parse(text: &str) -> Result<Policy, Vec<Fault>> {
     // A binding that is at fault says nothing yet of whom it binds.
     if bindings.len() == written.bindings.len() {
         for (action, rule) in &actions {
-            let line = lines.get(action).copied().unwrap_or(1);
-            checker.check_quorum(action.as_str(), line, rule, &bindings, |binding| {
+            let place = places.get(action).cloned().unwrap_or_default();
+            checker.check_quorum(action.as_str(), place, rule, &bindings, |binding| {
                 binding.actions.selects(action)
             });
         }
         if unlisted == UnlistedActions::Gate {
-            checker.check_quorum("an unlisted action", 1, &defaults, &bindings, |binding| {
+            checker.check_quorum("an unlisted action", 0..0, &defaults, &bindings, |binding| {
                 binding.actions == Selector::all()
             });
         }
     }
-    checker.faults.sort_by_key(|fault| fault.line);
-    if checker.faults.is_empty() {
-        let unexpected = |message| vec![Fault { line: 1, message }];
-        return Policy::new(actions, defaults, unlisted, bindings).map_err(unexpected);
-    }
-    Err(checker.faults)
+    let policy = Policy::new(actions, defaults, unlisted, bindings);
+    checker.faults.or(())?;
+    policy.map_err(|why| vec![Fault { line: 1, message: why }])
 }
 
 /// The actions that a file lists; those that are built in, where it lists none. A built-in action keeps what the
 /// file does not say of it, so that its quorum is not lowered by being left out.
-fn actions_of(written: &PolicyFile, built_in: &PolicyFile) -> BTreeMap<Spanned<String>, RuleTable> {
+fn actions_of(written: &PolicyFile, built_in: &PolicyFile) -> Vec<(Spanned<String>, RuleTable)> {
     let own = built_in.actions.clone().unwrap_or_default();
     let Some(mut actions) = written.actions.clone() else { return own };
     for (name, own) in own {
-        if let Some(table) = actions.get_mut(&name) {
+        if let Some((_, table)) = actions.iter_mut().find(|(listed, _)| *listed == name) {
             table.description = table.description.take().or(own.description);
             table.approvals_required = table.approvals_required.take().or(own.approvals_required);
         }
@@ -136,28 +86,11 @@ fn actions_of(written: &PolicyFile, built_in: &PolicyFile) -> BTreeMap<Spanned<S
     actions
 }
 
-fn read(text: &str) -> Result<PolicyFile, Vec<Fault>> {
-    toml::from_str(text).map_err(|error| {
-        let line = line_of(text, error.span().map_or(0, |span| span.start));
-        vec![Fault { line, message: error.message().to_owned() }]
-    })
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
-}
-
-struct Checker<'a> {
-    text: &'a str,
-    faults: Vec<Fault>,
+struct Checker<'t> {
+    faults: Faults<'t>,
 }
 
 impl Checker<'_> {
-    fn fault(&mut self, span: Range<usize>, message: impl Into<String>) {
-        let line = line_of(self.text, span.start);
-        self.faults.push(Fault { line, message: message.into() });
-    }
-
     /// The rule of a table, with what it leaves out taken from `base`.
     fn rule(&mut self, table: &RuleTable, base: Option<&Rule>) -> Rule {
         Rule {
@@ -201,7 +134,7 @@ impl Checker<'_> {
         match u32::try_from(*written.get_ref()) {
             Ok(count) if (1..=10_000).contains(&count) => count,
             _ => {
-                self.fault(written.span(), format!("{key} must be between 1 and 10000"));
+                self.faults.add(written.span(), format!("{key} must be between 1 and 10000"));
                 base.unwrap_or(1)
             }
         }
@@ -220,7 +153,7 @@ impl Checker<'_> {
         let duration = *written.get_ref();
         let least = SignedDuration::from_secs(if zero_is_allowed { 0 } else { 1 });
         if duration < least || duration > SignedDuration::from_hours(24 * 366) {
-            self.fault(written.span(), format!("{key} must be between {least} and a year"));
+            self.faults.add(written.span(), format!("{key} must be between {least:#} and a year"));
         }
         duration
     }
@@ -236,44 +169,55 @@ impl Checker<'_> {
         let steps = written.get_ref();
         let rising = steps.windows(2).all(|pair| pair[0] < pair[1]);
         if !rising || steps.iter().any(|step| !step.is_positive()) || steps.len() > 16 {
-            self.fault(written.span(), "escalate_after must be at most 16 rising, positive times");
+            self.faults
+                .add(written.span(), "escalate_after must be at most 16 rising, positive times");
         }
         steps.clone()
     }
 
-    fn binding(&mut self, written: &Spanned<BindingTable>) -> Option<Binding> {
-        let table = written.get_ref();
-        let before = self.faults.len();
-        if table.principals.is_empty() && table.groups.is_empty() {
-            self.fault(written.span(), "a binding needs principals or groups");
+    fn binding(&mut self, written: &Section<BindingTable>) -> Option<Binding> {
+        let (table, span) = (&written.value, &written.span);
+        let before = self.faults.count();
+        // What a table seems to leave out may be what it misspells.
+        let lacks = |checker: &mut Self, what: &str| {
+            if written.understood {
+                checker.faults.add(span.clone(), what);
+            }
+        };
+        if table.role.is_none() {
+            lacks(self, "a binding needs a role");
         }
-        if table.actions.is_some() && table.role != Role::Approver {
-            self.fault(written.span(), "only an approver's binding is narrowed by actions");
+        if table.principals.is_empty() && table.groups.is_empty() {
+            lacks(self, "a binding needs principals or groups");
         }
         let namespaces = match &table.namespaces {
             None => Selector::Some(vec![Namespace::default_namespace()]),
-            Some(names) => self.selector(written.span(), "namespaces", names, Namespace::parse),
+            Some(names) => self.selector(span, "namespaces", names, Namespace::parse),
         };
         let workspaces = match &table.workspaces {
             None => {
-                self.fault(written.span(), "a binding needs workspaces; [\"*\"] stands for all");
+                lacks(self, "a binding needs workspaces; [\"*\"] stands for all");
                 Selector::Some(Vec::new())
             }
-            Some(names) => self.selector(written.span(), "workspaces", names, |name| {
-                crate::names::WorkspaceId::parse(name)
-            }),
+            Some(names) => self.selector(span, "workspaces", names, WorkspaceId::parse),
         };
         let actions = match (&table.actions, table.role) {
-            (Some(names), _) => self.selector(written.span(), "actions", names, Action::parse),
-            (None, Role::Approver) => {
-                let message = "an approver's binding needs actions; [\"*\"] stands for all";
-                self.fault(written.span(), message);
+            (Some(names), role) => {
+                if role.is_some_and(|role| role != Role::Approver) {
+                    let message = "only an approver's binding is narrowed by actions";
+                    self.faults.add(span.clone(), message);
+                }
+                self.selector(span, "actions", names, Action::parse)
+            }
+            (None, Some(Role::Approver)) => {
+                lacks(self, "an approver's binding needs actions; [\"*\"] stands for all");
                 Selector::Some(Vec::new())
             }
-            (None, Role::Requester | Role::Viewer | Role::Admin) => Selector::all(),
+            (None, Some(Role::Requester | Role::Viewer | Role::Admin) | None) => Selector::all(),
         };
-        (self.faults.len() == before).then(|| Binding {
-            role: table.role,
+        let good = written.understood && self.faults.count() == before;
+        good.then_some(Binding {
+            role: table.role?,
             principals: table.principals.clone(),
             groups: table.groups.clone(),
             namespaces,
@@ -284,7 +228,7 @@ impl Checker<'_> {
 
     fn selector<T: PartialEq>(
         &mut self,
-        span: Range<usize>,
+        span: &Range<usize>,
         key: &str,
         names: &[String],
         parse: impl Fn(String) -> Result<T, String>,
@@ -293,16 +237,20 @@ impl Checker<'_> {
             return Selector::all();
         }
         if names.iter().any(|name| name == "*") {
-            self.fault(span.clone(), format!("{key}: \"*\" stands for all and so stands alone"));
+            self.faults
+                .add(span.clone(), format!("{key}: \"*\" stands for all and so stands alone"));
         }
         if names.is_empty() {
-            self.fault(span.clone(), format!("{key} must name something; [\"*\"] stands for all"));
+            self.faults
+                .add(span.clone(), format!("{key} must name something; [\"*\"] stands for all"));
         }
         let mut parsed = Vec::new();
         for name in names.iter().filter(|name| *name != "*") {
             match parse(name.clone()) {
                 Ok(name) => parsed.push(name),
-                Err(why) => self.fault(span.clone(), format!("{key}: {name:?} {why}")),
+                Err(why) => {
+                    self.faults.add(span.clone(), format!("{key}: {name:?} {why}"));
+                }
             }
         }
         Selector::Some(parsed)
@@ -314,14 +262,14 @@ impl Checker<'_> {
         actions: &BTreeMap<Action, Rule>,
         built_in: &PolicyFile,
     ) {
-        for name in built_in.actions.iter().flat_map(BTreeMap::keys) {
+        for (name, _) in built_in.actions.iter().flatten() {
             let name = name.get_ref();
             if !actions.keys().any(|action| action.as_str() == name) {
                 let message = format!(
                     "{name} is built in and would not be gated: list it, or say what happens to \
                      unlisted actions: \"gate\" or \"refuse\""
                 );
-                self.faults.push(Fault { line: 1, message });
+                self.faults.add_to_whole(message);
             }
         }
     }
@@ -331,7 +279,7 @@ impl Checker<'_> {
     fn check_quorum(
         &mut self,
         what: &str,
-        line: usize,
+        place: Range<usize>,
         rule: &Rule,
         bindings: &[Binding],
         for_it: impl Fn(&Binding) -> bool,
@@ -352,7 +300,7 @@ impl Checker<'_> {
                 rule.approvals_required,
                 people.len()
             );
-            self.faults.push(Fault { line, message });
+            self.faults.add(place, message);
         }
     }
 }

@@ -27,8 +27,8 @@ pub struct Dev {
     pub address: SocketAddr,
     /// What it has printed.
     pub output: String,
-    child: Child,
-    folder: PathBuf,
+    pub folder: PathBuf,
+    pub child: Child,
     remove: bool,
 }
 
@@ -61,7 +61,7 @@ impl Dev {
     }
 
     /// A caller with the token that was kept for it.
-    async fn caller(&self, subject: &str) -> Caller {
+    pub async fn caller(&self, subject: &str) -> Caller {
         let token = std::fs::read_to_string(self.folder.join(format!("{subject}.token")));
         Caller::with_token(self.address, token.expect("kept").trim()).await
     }

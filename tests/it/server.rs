@@ -9,7 +9,10 @@ use std::{
 };
 
 use approval_authority::{
-    auth::tokens::{self, Tokens},
+    auth::{
+        Access,
+        tokens::{self, Tokens},
+    },
     grpc::server::{Drained, Server},
     keeper::Retention,
     policy::file::{self, BUILT_IN},
@@ -20,7 +23,7 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::TcpListener,
     process::{Child, Command},
-    sync::oneshot,
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -76,10 +79,13 @@ impl TestServer {
     }
 
     async fn start(url: &str, policy: &str, tokens: &str) -> Self {
+        let access = Access {
+            tokens: Tokens::parse(tokens).expect("tokens"),
+            policy: Arc::new(file::parse(policy).expect("a policy")),
+        };
         let server = Server {
             store: store(url),
-            policy: Arc::new(file::parse(policy).expect("a policy")),
-            tokens: Arc::new(Tokens::parse(tokens).expect("tokens")),
+            access: watch::channel(Arc::new(access)).1,
             retention: RETENTION,
             reflection: true,
             drain_grace: Duration::from_secs(10),
@@ -112,7 +118,8 @@ impl TestServer {
 pub struct Process {
     pub address: SocketAddr,
     pub child: Child,
-    _folder: TempDir,
+    folder: TempDir,
+    log: mpsc::UnboundedReceiver<String>,
 }
 
 impl Process {
@@ -121,9 +128,26 @@ impl Process {
         let folder = tempfile::tempdir().expect("a folder");
         let config = write_deployment(folder.path(), url, "");
         let mut command = program();
+        command.env("RUST_LOG", "approval_authority=info").stderr(Stdio::piped());
         command.arg("serve").arg("--config").arg(config);
-        let (child, address) = start(command).await;
-        Self { address, child, _folder: folder }
+        let (mut child, address) = start(command).await;
+        let log = log_of(&mut child);
+        Self { address, child, folder, log }
+    }
+
+    /// Replaces one of the deployment's files.
+    pub fn write(&self, file: &str, text: &str) {
+        std::fs::write(self.file(file), text).expect("written");
+    }
+
+    /// One of the deployment's files.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What is logged from where the last look ended up to a line with these words, which ends it.
+    pub async fn logs(&mut self, words: &str) -> Vec<String> {
+        until(&mut self.log, words).await
     }
 
     pub async fn caller(&self, subject: &str) -> Caller {
@@ -156,6 +180,30 @@ pub async fn start(mut command: Command) -> (Child, SocketAddr) {
             return (child, address.parse().expect("an address"));
         }
     }
+}
+
+/// What a program logs, line by line, however late it is looked at.
+pub fn log_of(child: &mut Child) -> mpsc::UnboundedReceiver<String> {
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let (sender, log) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            // It is read to its end, so that the program never waits for us.
+            let _ = sender.send(line);
+        }
+    });
+    log
+}
+
+/// The lines of a log up to one with these words, which is the last of them.
+pub async fn until(log: &mut mpsc::UnboundedReceiver<String>, words: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    while !lines.last().is_some_and(|line| line.contains(words)) {
+        let line = tokio::time::timeout(Duration::from_secs(30), log.recv()).await;
+        let line = line.ok().flatten();
+        lines.push(line.unwrap_or_else(|| panic!("no {words:?} in {lines:#?}")));
+    }
+    lines
 }
 
 /// Writes the files of a deployment; returns the configuration's.
