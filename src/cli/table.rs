@@ -52,14 +52,14 @@ mod tests {
     #[test]
     fn columns_are_aligned_whatever_is_in_them() {
         let mut table = Table::new(["A", "B"]);
-        for cell in ["削除", "e\u{301}", "a\nb\u{202e}"] {
+        for cell in ["削除削除削除削除", "e\u{301}", "a\nb\u{202e}"] {
             table.row([cell.to_owned(), "x".to_owned()]);
         }
         let expected = "\
-A             B
-削除          x
-e\u{301}             x
-a\\nb\\u{202e}  x
+A                 B
+削除削除削除削除  x
+e\u{301}                 x
+a\\nb\\u{202e}      x
 ";
         assert_eq!(table.to_string(), expected);
     }
