@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use self::tokens::Tokens;
+use self::tokens::{Identity, TokenHash, Tokens};
 use crate::{
     error::Error,
     names::{Action, Namespace, Principal, WorkspaceId},
@@ -25,6 +25,19 @@ pub struct Access {
     pub policy: Arc<Policy>,
 }
 
+impl Access {
+    /// Who shows this token.
+    pub fn admit(&self, token: &str, now: Timestamp) -> Result<Caller, Error> {
+        let (credential, identity) = self.tokens.authenticate(token, now)?;
+        Ok(self.caller(credential, identity))
+    }
+
+    fn caller(&self, credential: TokenHash, identity: Identity) -> Caller {
+        let Identity { principal, groups, expires } = identity;
+        Caller { principal, groups, credential, expires, policy: self.policy.clone() }
+    }
+}
+
 /// An authenticated caller under the policy in force.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -32,6 +45,8 @@ pub struct Caller {
     pub principal: Principal,
     /// The groups it is in, `<authenticator>:<group>`.
     pub groups: Vec<Principal>,
+    /// What it has shown.
+    pub credential: TokenHash,
     /// Until when its credential is good; for ever, if none.
     pub expires: Option<Timestamp>,
     /// The policy that says what it may do.
@@ -72,6 +87,14 @@ impl Scope {
 }
 
 impl Caller {
+    /// The same caller by what is in force now. [`Error::Unauthenticated`] when its credential is not, or is
+    /// another's.
+    pub fn renewed(&self, access: &Access, now: Timestamp) -> Result<Self, Error> {
+        let identity = access.tokens.holder(&self.credential, now)?;
+        let renewed = access.caller(self.credential, identity);
+        if renewed.principal == self.principal { Ok(renewed) } else { Err(Error::Unauthenticated) }
+    }
+
     /// Where in a namespace the caller holds any of some roles; none where it holds none. An approver's role
     /// counts whatever the actions it is narrowed to.
     pub fn scope(&self, roles: &[Role], namespace: &Namespace) -> Option<Scope> {

@@ -90,6 +90,9 @@ pub enum Error {
     /// The server has too much to do.
     #[error("too many calls are waiting; try again later")]
     Overloaded,
+    /// As many streams are open as one server, or one principal, may have.
+    #[error("too many streams are open; end one, or try another server")]
+    TooManyStreams,
     /// The server is shutting down.
     #[error("the server is shutting down; try another")]
     Draining,

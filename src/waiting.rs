@@ -10,16 +10,20 @@ use crate::{
 };
 
 /// Asks the gate and, where the answer is that people are being asked, waits: until something is decided, and then
-/// asks again; until `until`; or until it is `released`, be it that the server drains.
+/// asks again, if it is `still_allowed`; until `until`; or until it is `released`, be it that the server drains.
 ///
 /// What the feed says only wakes: every answer is the ledger's.
-pub async fn require(
+pub async fn require<Allowed>(
     ledger: &Ledger,
     feed: &Feed,
     call: Require,
     until: Instant,
+    mut still_allowed: impl FnMut() -> Allowed,
     released: impl Future<Output = ()>,
-) -> Result<Gate, Error> {
+) -> Result<Gate, Error>
+where
+    Allowed: Future<Output = Result<(), Error>>,
+{
     if until <= Instant::now() {
         return ledger.require(call).await;
     }
@@ -33,7 +37,7 @@ pub async fn require(
             Gate::Pending(_) => {}
         }
         tokio::select! {
-            () = waiter.wake() => {}
+            () = waiter.wake() => still_allowed().await?,
             () = sleep_until(until) => return Ok(gate),
             () = &mut released => return Ok(gate),
         }

@@ -24,6 +24,16 @@ const PREFIX: &str = "aa_";
 /// Shortest token that is looked at: a hash of nothing, or of a slip, in the file must not let nobody in.
 const TOKEN_BYTES: usize = 16;
 
+/// A token as it is known here: its SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenHash([u8; 32]);
+
+impl std::fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenHash(..)")
+    }
+}
+
 /// Who holds a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -38,7 +48,7 @@ pub struct Identity {
 /// The tokens that are known, by hash.
 #[derive(Clone, Debug, Default)]
 pub struct Tokens {
-    by_hash: HashMap<[u8; 32], Identity>,
+    by_hash: HashMap<TokenHash, Identity>,
 }
 
 impl Tokens {
@@ -57,15 +67,25 @@ impl Tokens {
         faults.or(Self { by_hash })
     }
 
-    /// Who holds a token at a time. An unknown token and an expired one look the same to the caller.
+    /// Who holds a token at a time, and how to ask so again. An unknown token and an expired one look the same to
+    /// the caller.
     ///
     /// Only hashes are compared, so how long it takes says nothing about how much of a token was right.
-    pub fn authenticate(&self, token: &str, now: Timestamp) -> Result<Identity, Error> {
+    pub fn authenticate(
+        &self,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<(TokenHash, Identity), Error> {
         if token.len() < TOKEN_BYTES {
             return Err(Error::Unauthenticated);
         }
-        let hash: [u8; 32] = Sha256::digest(token).into();
-        let identity = self.by_hash.get(&hash).ok_or(Error::Unauthenticated)?;
+        let hash = TokenHash(Sha256::digest(token).into());
+        Ok((hash, self.holder(&hash, now)?))
+    }
+
+    /// Who holds a token that was known before, if it still is, and is good.
+    pub fn holder(&self, hash: &TokenHash, now: Timestamp) -> Result<Identity, Error> {
+        let identity = self.by_hash.get(hash).ok_or(Error::Unauthenticated)?;
         if identity.expires.is_some_and(|expires| expires <= now) {
             tracing::info!(principal = %identity.principal, "refused an expired token");
             return Err(Error::Unauthenticated);
@@ -75,7 +95,7 @@ impl Tokens {
 }
 
 /// An entry of the file, if it is whole. No message quotes the hash: it may be the token, put there by mistake.
-fn entry_of(keys: &mut Keys) -> Option<([u8; 32], Identity)> {
+fn entry_of(keys: &mut Keys) -> Option<(TokenHash, Identity)> {
     let subject = keys.required::<String>("subject");
     let sha256 = keys.required::<String>("sha256");
     let groups = keys.list::<String>("groups");
@@ -105,7 +125,7 @@ fn entry_of(keys: &mut Keys) -> Option<([u8; 32], Identity)> {
         }
         time.ok()
     });
-    Some((hash?, Identity { principal: principal?, groups, expires }))
+    Some((TokenHash(hash?), Identity { principal: principal?, groups, expires }))
 }
 
 fn principal_of(keys: &mut Keys, span: Range<usize>, subject: &str) -> Option<Principal> {
@@ -141,7 +161,8 @@ mod tests {
         let token = new_token();
         let tokens =
             Tokens::parse(&entry("ci \"x\"", &token, &["a"]).expect("ok")).expect("parses");
-        let identity = tokens.authenticate(&token, at("2026-01-01T00:00:00Z")).expect("known");
+        let known = tokens.authenticate(&token, at("2026-01-01T00:00:00Z"));
+        let (_, identity) = known.expect("known");
         assert_eq!(identity.principal.as_str(), "tokens:ci \"x\"");
         assert_eq!(identity.groups[0].as_str(), "tokens:a");
         let hash = sha256_hex(&token);

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::unistd::geteuid;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 use super::serve::{prepare, stop_signal};
 use crate::{
@@ -50,7 +53,14 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
     if !arguments.listen.ip().is_loopback() {
         bail!("dev listens on loopback only; {} is not", arguments.listen);
     }
-    let stop = stop_signal()?;
+    let (stop, mut hangup) = (stop_signal()?, signal(SignalKind::hangup())?);
+    // Its terminal is closed: nobody is there to stop it.
+    let stop = async {
+        tokio::select! {
+            () = stop => {}
+            _ = hangup.recv() => {}
+        }
+    };
     let folder = std::path::absolute(arguments.data_dir.unwrap_or_else(default_data_dir))?;
     let _lock = lock(&folder)?;
     let tokens = credentials(&folder)?;

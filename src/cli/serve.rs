@@ -10,8 +10,8 @@ use tokio::{
 
 use super::files;
 use crate::{
-    config::{Config, RetentionConfig},
-    grpc::server::Server,
+    config::{Config, LimitsConfig, RetentionConfig},
+    grpc::{limits::Limits, server::Server},
     keeper::Retention,
     store::{Failure, Store, StoreConfig, schema::SchemaStatus},
 };
@@ -47,7 +47,9 @@ pub(super) async fn prepare(config: &Config) -> Result<Server> {
     let reflection = config.server.reflection;
     let RetentionConfig { closed_approvals, events } = config.retention;
     let retention = Retention { closed_approvals, events };
-    Ok(Server { store, access, retention, reflection, drain_grace })
+    let LimitsConfig { watchers, watchers_per_principal } = config.limits;
+    let limits = Limits { watchers, watchers_per_principal };
+    Ok(Server { store, access, limits, retention, reflection, drain_grace })
 }
 
 /// The store that the configuration names.

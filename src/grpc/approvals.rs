@@ -1,6 +1,6 @@
 //! `ApprovalService`: the gate, the decision and the feed.
 
-use std::{collections::HashSet, pin::Pin, time::Duration};
+use std::{collections::HashSet, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use prost::Message;
@@ -12,11 +12,15 @@ use super::{
     convert,
     deadline::{self, within, within_and_wait},
     fields::Fields,
-    guard, page, watch,
+    guard,
+    limits::Places,
+    page,
+    rights::Rights,
+    watch,
 };
 use crate::{
     approval::{Operation, gate::Require},
-    auth::{Caller, Scope, permissions::READERS},
+    auth::{Access, Caller, Scope, permissions::READERS},
     error::Error,
     feed::{Feed, cursor::Cursor},
     ledger::Ledger,
@@ -31,6 +35,9 @@ use crate::{
 /// nobody may make a list that an approver cannot read.
 const PAGE_BYTES: usize = 3 * 1024 * 1024;
 
+/// Who may ask.
+const REQUESTERS: &[Role] = &[Role::Requester];
+
 /// The service.
 #[derive(Clone)]
 pub struct ApprovalService {
@@ -40,6 +47,10 @@ pub struct ApprovalService {
     pub ledger: Ledger,
     /// Follows.
     pub feed: Feed,
+    /// Who callers are and what they may do, now.
+    pub access: tokio::sync::watch::Receiver<Arc<Access>>,
+    /// For streams.
+    pub(super) places: Places,
     /// Cancelled when the server drains.
     pub draining: CancellationToken,
 }
@@ -77,10 +88,9 @@ impl approval_service_server::ApprovalService for ApprovalService {
         let deadline = deadline::of(request.metadata());
         let caller = guard::caller(&request)?;
         let request = request.into_inner();
-        let started = within(deadline, Error::StoreUnavailable, async {
-            watch::start(&self.store, &self.feed, &caller, request).await
-        });
-        let watch = started.await?.into_inner().until_credential_ends(&caller);
+        let place = self.places.take(&caller.principal)?;
+        let start = watch::start(&self.store, &self.feed, &self.access, place, caller, request);
+        let watch = within(deadline, Error::StoreUnavailable, start).await?.into_inner();
         let stream = watch.run(self.draining.clone());
         Ok(Response::new(Box::pin(stream)))
     }
@@ -148,7 +158,7 @@ impl ApprovalService {
     ) -> Result<proto::RequireApprovalResponse, Error> {
         let until = Instant::now() + wait;
         let workspace = &asked.operation.workspace_id;
-        let scope = caller.scope(&[Role::Requester], &asked.namespace).ok_or(Error::RoleMissing)?;
+        let scope = caller.scope(REQUESTERS, &asked.namespace).ok_or(Error::RoleMissing)?;
         if !scope.holds_for(&self.store, &asked.namespace, workspace).await? {
             return Err(Error::RoleMissing);
         }
@@ -162,9 +172,14 @@ impl ApprovalService {
             }
         };
         let Asked { namespace, operation, reason, key, .. } = asked;
+        let workspace = operation.workspace_id.clone();
+        let rights = Rights::new(&self.access, caller, REQUESTERS, namespace.clone());
+        let still_allowed =
+            || still_requests(rights.clone(), self.store.clone(), workspace.clone());
         let call = Require { namespace, operation, reason, key, terms };
         let released = self.draining.cancelled();
-        let gate = waiting::require(&self.ledger, &self.feed, call, until, released).await?;
+        let gate = waiting::require(&self.ledger, &self.feed, call, until, still_allowed, released)
+            .await?;
         convert::gate(&gate)
     }
 
@@ -230,6 +245,20 @@ impl ApprovalService {
             Some(_) => String::new(),
         };
         Ok(proto::ListApprovalsResponse { approvals, next_page_token, watch_cursor })
+    }
+}
+
+/// Whether a caller that has waited may still ask.
+async fn still_requests(
+    mut rights: Rights,
+    store: Store,
+    workspace: WorkspaceId,
+) -> Result<(), Error> {
+    let scope = rights.now()?;
+    if scope.holds_for(&store, rights.namespace(), &workspace).await? {
+        Ok(())
+    } else {
+        Err(Error::RoleMissing)
     }
 }
 

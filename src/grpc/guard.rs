@@ -18,11 +18,7 @@ use tonic::{
 };
 
 use crate::{
-    auth::{
-        Access, Caller,
-        permissions::roles_for,
-        tokens::{Identity, Tokens},
-    },
+    auth::{Access, Caller, permissions::roles_for},
     error::Error,
     policy::Role,
 };
@@ -42,9 +38,7 @@ impl Guard {
 
     fn admit(&self, request: &http::Request<Body>) -> Result<Caller, Error> {
         let access = self.access.borrow().clone();
-        let Identity { principal, groups, expires } =
-            authenticate(&access.tokens, request.headers())?;
-        let caller = Caller { principal, groups, expires, policy: access.policy.clone() };
+        let caller = access.admit(token(request.headers())?, Timestamp::now())?;
         let roles = roles_for(request.uri().path());
         if caller.holds_any(roles) {
             return Ok(caller);
@@ -55,16 +49,15 @@ impl Guard {
     }
 }
 
-fn authenticate(tokens: &Tokens, headers: &http::HeaderMap) -> Result<Identity, Error> {
+/// The one token that a call shows.
+fn token(headers: &http::HeaderMap) -> Result<&str, Error> {
     let mut given = headers.get_all(http::header::AUTHORIZATION).iter();
     let (Some(credential), None) = (given.next(), given.next()) else {
         return Err(Error::Unauthenticated);
     };
     let credential = credential.to_str().map_err(|_| Error::Unauthenticated)?;
     match credential.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-            tokens.authenticate(token.trim_start(), Timestamp::now())
-        }
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim_start()),
         _ => Err(Error::Unauthenticated),
     }
 }

@@ -8,7 +8,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{self, Server as Transport};
 use tonic_health::{ServingStatus, server::health_reporter};
 
-use super::{approvals::ApprovalService, guard::Guard, workspaces::WorkspaceService};
+use super::{
+    approvals::ApprovalService,
+    guard::Guard,
+    limits::{Limits, Places},
+    workspaces::WorkspaceService,
+};
 use crate::{
     auth::Access,
     feed::Feed,
@@ -30,6 +35,8 @@ pub struct Server {
     pub store: Store,
     /// Who callers are and what they may do, now.
     pub access: watch::Receiver<Arc<Access>>,
+    /// How much it takes on.
+    pub limits: Limits,
     /// How long what is over is kept.
     pub retention: Retention,
     /// Whether the contract can be asked for.
@@ -63,6 +70,8 @@ impl Server {
             store: self.store.clone(),
             ledger,
             feed: feed.clone(),
+            access: self.access.clone(),
+            places: Places::new(self.limits),
             draining: draining.clone(),
         };
         let workspaces = WorkspaceService { store: self.store.clone() };

@@ -1,16 +1,16 @@
 //! `WatchApprovals`: a subscription as a stream of messages, with its cursors and bookmarks.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;
 
-use super::{approvals::select, convert, fields::Fields};
+use super::{approvals::select, convert, fields::Fields, limits::Place, rights::Rights};
 use crate::{
-    auth::{Caller, Scope, permissions::READERS},
+    auth::{Access, Caller, Scope, permissions::READERS},
     error::Error,
     feed::{Feed, Subscription, cursor::Cursor},
     names::{Namespace, WorkspaceId},
@@ -61,8 +61,9 @@ pub(super) struct Watch {
     tag: i64,
     /// When a bookmark is due.
     quiet_until: Instant,
-    /// When the subscriber's credential ends, and the stream with it.
-    expires: Option<Instant>,
+    rights: Rights,
+    /// Held as long as the stream is open.
+    _place: Place,
     /// While the server drains: the last revision that is still sent.
     last: Option<i64>,
     /// The last message has been sent.
@@ -73,7 +74,9 @@ pub(super) struct Watch {
 pub(super) async fn start(
     store: &Store,
     feed: &Feed,
-    caller: &Caller,
+    access: &watch::Receiver<Arc<Access>>,
+    place: Place,
+    caller: Caller,
     request: WatchApprovalsRequest,
 ) -> Result<Watch, Error> {
     let mut fields = Fields::default();
@@ -94,24 +97,28 @@ pub(super) async fn start(
     else {
         return Err(fields.into_error());
     };
-    let scope = caller.scope(READERS, &namespace).ok_or(Error::RoleMissing)?;
+    let mut rights = Rights::new(access, caller, READERS, namespace.clone());
+    let scope = rights.now()?;
+    let begin = |filter, cursor, first, pending_complete| {
+        Watch::at(feed, filter, cursor, first, pending_complete, rights, place)
+    };
     let include_descendants = request.include_descendants;
     let filter = Filter { scope, workspaces, include_descendants, types };
     if !request.after_cursor.is_empty() {
         let cursor = Cursor::decode(&request.after_cursor, &namespace)?.check(store).await?;
-        return Ok(Watch::at(feed, filter, cursor, VecDeque::new(), false));
+        return Ok(begin(filter, cursor, VecDeque::new(), false));
     }
     match from {
         Start::Unspecified => {
             let log = store.log(&namespace).await?;
             let head = Cursor::at_end(&namespace, &log);
-            Ok(Watch::at(feed, filter, head, VecDeque::new(), false))
+            Ok(begin(filter, head, VecDeque::new(), false))
         }
         Start::Oldest => {
             let log = store.log(&namespace).await?;
             let (revision, tag) = (log.floor, log.floor_tag);
             let floor = Cursor { namespace, epoch: log.epoch, revision, tag };
-            Ok(Watch::at(feed, filter, floor, VecDeque::new(), false))
+            Ok(begin(filter, floor, VecDeque::new(), false))
         }
         Start::Pending => {
             let visible = select(store, &namespace, &filter.scope, &[], false).await?;
@@ -127,16 +134,8 @@ pub(super) async fn start(
                 first.push_back(WatchApprovalsResponse { message: Some(message), cursor });
             }
             let head = Cursor::at_end(&namespace, &log);
-            Ok(Watch::at(feed, filter, head, first, true))
+            Ok(begin(filter, head, first, true))
         }
-    }
-}
-
-/// Waits until then; for ever, if never.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -156,6 +155,8 @@ impl Watch {
         cursor: Cursor,
         first: VecDeque<WatchApprovalsResponse>,
         pending_complete: bool,
+        rights: Rights,
+        place: Place,
     ) -> Self {
         let mut watch = Self {
             first,
@@ -166,22 +167,14 @@ impl Watch {
             revision: cursor.revision,
             tag: cursor.tag,
             quiet_until: Instant::now() + QUIET,
-            expires: None,
+            rights,
+            _place: place,
             last: None,
             ended: false,
         };
         let bookmark = watch.bookmark(pending_complete);
         watch.first.push_back(bookmark);
         watch
-    }
-
-    /// The stream ends when the caller's credential does.
-    pub(super) fn until_credential_ends(mut self, caller: &Caller) -> Self {
-        self.expires = caller.expires.map(|expires| {
-            let left = expires.duration_since(jiff::Timestamp::now());
-            Instant::now() + Duration::try_from(left).unwrap_or(Duration::ZERO)
-        });
-        self
     }
 
     /// The stream. It is polled only when the client has room for more, so a client that does not read holds
@@ -217,7 +210,7 @@ impl Watch {
                 () = draining.cancelled(), if self.last.is_none() => {
                     self.last = Some(self.subscription.head().await?);
                 }
-                () = at(self.expires) => return Err(Error::Unauthenticated),
+                () = self.rights.look_again() => self.filter.scope = self.rights.now()?,
                 () = tokio::time::sleep_until(self.quiet_until) => {
                     self.quiet_until = Instant::now() + QUIET;
                     return Ok(self.bookmark(false));

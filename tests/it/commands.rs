@@ -155,3 +155,9 @@ async fn dev_is_closed_to_others() {
     let refused = open.args(["dev", "--listen", "0.0.0.0:0"]).output().await.expect("the program");
     assert_eq!(refused.status.code(), Some(1), "dev is for this machine");
 }
+
+#[tokio::test]
+async fn dev_ends_with_its_terminal() {
+    let mut dev = Dev::start_fresh().await;
+    assert_eq!(dev.signal_and_wait(Signal::SIGHUP).await, Some(0), "it drained");
+}

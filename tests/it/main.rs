@@ -17,6 +17,7 @@ mod reload;
 mod requests;
 mod restore;
 mod retention;
+mod rights;
 mod rules;
 mod server;
 mod service;

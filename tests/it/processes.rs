@@ -248,7 +248,7 @@ async fn a_new_token_is_random_and_its_entry_opens() {
     let entry = one.split_once("[[tokens]]").expect("an entry").1;
     let tokens = approval_authority::auth::tokens::Tokens::parse(&format!("[[tokens]]{entry}"));
     let now = "2026-01-01T00:00:00Z".parse().expect("a time");
-    let identity = tokens.expect("well-formed").authenticate(token, now).expect("known");
+    let (_, identity) = tokens.expect("well-formed").authenticate(token, now).expect("known");
     assert_eq!(identity.principal.as_str(), "tokens:ci");
     assert!(!entry.contains(token));
 }

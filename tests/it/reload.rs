@@ -19,7 +19,6 @@ use tokio::{io::AsyncWriteExt, net::unix::pipe};
 use tonic::Code;
 
 use crate::{
-    commands::Dev,
     database::Database,
     harness::{Caller, id, refusal, told},
     server::{Process, log_of, policy_text, program, tokens_text, until, write_deployment},
@@ -278,21 +277,4 @@ async fn a_signal_while_it_waits_for_its_database_does_not_end_it() {
     until(&mut log, READ_AGAIN).await;
     kill(pid, Signal::SIGTERM).expect("signalled");
     assert_eq!(child.wait().await.expect("exited").code(), Some(0));
-}
-
-#[tokio::test]
-async fn dev_reads_its_files_again_too() {
-    let dev = Dev::start_fresh().await;
-    let alice = dev.caller("alice").await;
-    let before = digest_in_force(&alice).await;
-    let file = dev.folder.join("policy.toml");
-    let policy = std::fs::read_to_string(&file).expect("text").replace("\"24h\"", "\"6h\"");
-    std::fs::write(&file, &policy).expect("written");
-    let pid = Pid::from_raw(dev.child.id().expect("running").cast_signed());
-    kill(pid, Signal::SIGHUP).expect("signalled");
-    let until = Instant::now() + Duration::from_secs(30);
-    while digest_in_force(&alice).await == before {
-        assert!(Instant::now() < until, "it is not read");
-    }
-    assert_eq!(digest_in_force(&alice).await, digest(&policy));
 }

@@ -13,7 +13,10 @@ use approval_authority::{
         Access,
         tokens::{self, Tokens},
     },
-    grpc::server::{Drained, Server},
+    grpc::{
+        limits::Limits,
+        server::{Drained, Server},
+    },
     keeper::Retention,
     policy::file::{self, BUILT_IN},
 };
@@ -38,6 +41,9 @@ pub const RETENTION: Retention = Retention {
     events: SignedDuration::from_hours(90 * 24),
 };
 
+/// More than tests ask for, but for those of the limits themselves.
+pub const LIMITS: Limits = Limits { watchers: 10_000, watchers_per_principal: 2_000 };
+
 /// The policy that the tests run under.
 pub fn policy_text() -> String {
     format!("{BUILT_IN}{BINDINGS}")
@@ -54,8 +60,16 @@ pub fn tokens_text() -> String {
 /// A server in this process, on a port of its own.
 pub struct TestServer {
     pub address: SocketAddr,
+    access: watch::Sender<Arc<Access>>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<Drained>,
+}
+
+fn access(policy: &str, tokens: &str) -> Arc<Access> {
+    Arc::new(Access {
+        tokens: Tokens::parse(tokens).expect("tokens"),
+        policy: Arc::new(file::parse(policy).expect("a policy")),
+    })
 }
 
 impl TestServer {
@@ -71,21 +85,28 @@ impl TestServer {
     }
 
     pub async fn with_policy(url: &str, policy: &str) -> Self {
-        Self::start(url, policy, &tokens_text()).await
+        Self::start(url, policy, &tokens_text(), LIMITS).await
     }
 
     pub async fn with_tokens(url: &str, tokens: &str) -> Self {
-        Self::start(url, &policy_text(), tokens).await
+        Self::start(url, &policy_text(), tokens, LIMITS).await
     }
 
-    async fn start(url: &str, policy: &str, tokens: &str) -> Self {
-        let access = Access {
-            tokens: Tokens::parse(tokens).expect("tokens"),
-            policy: Arc::new(file::parse(policy).expect("a policy")),
-        };
+    pub async fn with_limits(url: &str, limits: Limits) -> Self {
+        Self::start(url, &policy_text(), &tokens_text(), limits).await
+    }
+
+    /// Puts another policy and other tokens in force, as a SIGHUP does.
+    pub fn reload(&self, policy: &str, tokens: &str) {
+        self.access.send_replace(access(policy, tokens));
+    }
+
+    async fn start(url: &str, policy: &str, tokens: &str, limits: Limits) -> Self {
+        let (sender, receiver) = watch::channel(access(policy, tokens));
         let server = Server {
             store: store(url),
-            access: watch::channel(Arc::new(access)).1,
+            access: receiver,
+            limits,
             retention: RETENTION,
             reflection: true,
             drain_grace: Duration::from_secs(10),
@@ -100,7 +121,7 @@ impl TestServer {
             };
             server.run(listener, stopped).await.expect("served")
         });
-        Self { address, stop: Some(stop), running }
+        Self { address, access: sender, stop: Some(stop), running }
     }
 
     pub async fn caller(&self, subject: &str) -> Caller {

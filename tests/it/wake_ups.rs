@@ -18,7 +18,8 @@ const LONG: Duration = Duration::from_secs(60);
 async fn wait(service: &Service) -> Gate {
     let never = std::future::pending();
     let until = Instant::now() + LONG;
-    let gate = waiting::require(&service.ledger, &service.feed, call(), until, never).await;
+    let (ledger, feed) = (&service.ledger, &service.feed);
+    let gate = waiting::require(ledger, feed, call(), until, || async { Ok(()) }, never).await;
     gate.expect("an answer")
 }
 

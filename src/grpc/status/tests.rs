@@ -88,6 +88,8 @@ table! {
         => Unavailable, "STORE_UNAVAILABLE", None, true;
     Error::Overloaded, Error::Overloaded
         => ResourceExhausted, "OVERLOADED", None, true;
+    Error::TooManyStreams, Error::TooManyStreams
+        => ResourceExhausted, "OVERLOADED", None, true;
     Error::Draining, Error::Draining
         => Unavailable, "DRAINING", None, true;
     Error::SubscriberTooSlow, Error::SubscriberTooSlow
