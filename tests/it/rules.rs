@@ -103,25 +103,3 @@ async fn a_command_that_comes_before_the_keeper_settles_what_has_lapsed() {
     let row = service.database.connect().await.query_one(log, &[]).await.expect("the log");
     assert_eq!(row.get::<_, String>(0), "REQUESTED EXPIRED REQUESTED APPROVED EXPIRED REQUESTED");
 }
-
-#[tokio::test]
-async fn an_attempt_reads_its_answer_again_for_ten_minutes() {
-    let (database, server) = TestServer::new().await;
-    let replica = TestServer::on(&database.url).await;
-    let (backend, elsewhere) = (server.caller("backend").await, replica.caller("backend").await);
-    let attempt = || {
-        let mut attempt = request("w1", "delete_workspace");
-        attempt.idempotency_key = "attempt-1".to_owned();
-        attempt
-    };
-    let held = id(&backend.ask(attempt()).await.expect("held"));
-    server.caller("alice").await.approve(&held).await;
-    let first = backend.ask(attempt()).await.expect("let through");
-    assert_eq!((first.outcome(), first.replayed), (Outcome::Approved, false));
-    database.move_clock("9 minutes 50 seconds").await;
-    let again = elsewhere.ask(attempt()).await.expect("the same answer");
-    assert_eq!((again.outcome(), again.replayed, id(&again)), (Outcome::Approved, true, held));
-    database.move_clock("10 minutes 1 second").await;
-    let spent = elsewhere.ask(attempt()).await.expect_err("over");
-    assert_eq!(refusal(&spent), (tonic::Code::Aborted, "IDEMPOTENCY_KEY_SPENT".to_owned()));
-}

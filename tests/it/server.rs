@@ -146,8 +146,13 @@ pub struct Process {
 impl Process {
     /// `serve` on a database.
     pub async fn serve(url: &str) -> Self {
+        Self::with_policy(url, &policy_text()).await
+    }
+
+    pub async fn with_policy(url: &str, policy: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let config = write_deployment(folder.path(), url, "");
+        std::fs::write(folder.path().join("policy.toml"), policy).expect("written");
         let mut command = program();
         command.env("RUST_LOG", "approval_authority=info").stderr(Stdio::piped());
         command.arg("serve").arg("--config").arg(config);
