@@ -38,7 +38,7 @@ const POLL: Duration = Duration::from_secs(1);
 const TAIL: usize = 1024;
 
 /// Events read from the table at once.
-const PAGE: i64 = 500;
+const PAGE: i64 = 250;
 
 /// Before the database is asked again after it failed.
 const BACKOFF: Duration = Duration::from_millis(250);

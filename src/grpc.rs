@@ -11,5 +11,6 @@ mod page;
 mod rights;
 pub mod server;
 pub mod status;
+mod stream;
 mod watch;
 pub mod workspaces;

@@ -19,6 +19,9 @@ use crate::{
 /// Between two tries to reach the database at start.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// A subscriber that takes no message for this long is closed, and resumes with its cursor.
+const UNREAD: Duration = Duration::from_secs(60);
+
 pub(super) async fn run(config: PathBuf) -> Result<()> {
     let config = Config::load(&config).map_err(|why| anyhow!(why))?;
     let stop = stop_signal()?;
@@ -48,7 +51,7 @@ pub(super) async fn prepare(config: &Config) -> Result<Server> {
     let RetentionConfig { closed_approvals, events } = config.retention;
     let retention = Retention { closed_approvals, events };
     let LimitsConfig { watchers, watchers_per_principal } = config.limits;
-    let limits = Limits { watchers, watchers_per_principal };
+    let limits = Limits { watchers, watchers_per_principal, unread: UNREAD };
     Ok(Server { store, access, limits, retention, reflection, drain_grace })
 }
 

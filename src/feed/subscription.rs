@@ -67,6 +67,14 @@ impl Subscription {
         }
     }
 
+    /// Forgets what has been read and not delivered: it is read again when the next event is asked for.
+    pub fn let_go(&mut self) {
+        if !self.page.is_empty() {
+            self.page = VecDeque::new();
+            self.behind = true;
+        }
+    }
+
     /// The newest revision of the log.
     pub async fn head(&self) -> Result<i64, Error> {
         Ok(self.store.log(&self.namespace).await?.head)

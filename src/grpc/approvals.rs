@@ -16,7 +16,7 @@ use super::{
     limits::Places,
     page,
     rights::Rights,
-    watch,
+    stream, watch,
 };
 use crate::{
     approval::{Operation, gate::Require},
@@ -51,6 +51,8 @@ pub struct ApprovalService {
     pub access: tokio::sync::watch::Receiver<Arc<Access>>,
     /// For streams.
     pub(super) places: Places,
+    /// How long a message of a stream may wait to be taken.
+    pub unread: Duration,
     /// Cancelled when the server drains.
     pub draining: CancellationToken,
 }
@@ -91,7 +93,7 @@ impl approval_service_server::ApprovalService for ApprovalService {
         let place = self.places.take(&caller.principal)?;
         let start = watch::start(&self.store, &self.feed, &self.access, place, caller, request);
         let watch = within(deadline, Error::StoreUnavailable, start).await?.into_inner();
-        let stream = watch.run(self.draining.clone());
+        let stream = stream::of(watch, self.unread, self.draining.clone());
         Ok(Response::new(Box::pin(stream)))
     }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use crate::{error::Error, names::Principal};
@@ -14,6 +15,8 @@ pub struct Limits {
     pub watchers: usize,
     /// Of those, one principal's.
     pub watchers_per_principal: usize,
+    /// How long a message of a stream may wait to be taken.
+    pub unread: Duration,
 }
 
 /// Places for streams.
@@ -66,7 +69,11 @@ mod tests {
 
     #[test]
     fn places_are_counted_for_each_and_for_all_and_given_up() {
-        let places = Places::new(Limits { watchers: 3, watchers_per_principal: 2 });
+        let places = Places::new(Limits {
+            watchers: 3,
+            watchers_per_principal: 2,
+            unread: Duration::from_secs(60),
+        });
         let [alice, bob] = ["alice", "bob"].map(Principal::example);
         let first = places.take(&alice).expect("a place");
         let _second = places.take(&alice).expect("a place");

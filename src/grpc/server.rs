@@ -29,6 +29,11 @@ use crate::{
 /// Largest request, in bytes: a context takes 64 KiB in canonical form and more as protobuf.
 const REQUEST_BYTES: usize = 512 * 1024;
 
+/// How often a connection on which nothing happens is asked whether it still lives, and how long it may take to
+/// answer: a subscriber whose machine is gone would otherwise keep its stream for ever.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Everything that answers calls.
 pub struct Server {
     /// The database, whose schema has been checked.
@@ -72,6 +77,7 @@ impl Server {
             feed: feed.clone(),
             access: self.access.clone(),
             places: Places::new(self.limits),
+            unread: self.limits.unread,
             draining: draining.clone(),
         };
         let workspaces = WorkspaceService { store: self.store.clone() };
@@ -87,6 +93,8 @@ impl Server {
         health.set_serving::<WorkspaceServiceServer<WorkspaceService>>().await;
 
         let router = Transport::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_service(health_service)
             .add_optional_service(self.reflection.then(reflection::v1))
             .add_optional_service(self.reflection.then(reflection::v1alpha))

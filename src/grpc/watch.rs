@@ -2,10 +2,8 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use futures_util::{Stream, stream};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use uuid::Uuid;
 
 use super::{approvals::select, convert, fields::Fields, limits::Place, rights::Rights};
@@ -23,6 +21,9 @@ use crate::{
 
 /// A quiet stream is sent a bookmark this often.
 const QUIET: Duration = Duration::from_secs(15);
+
+/// Pending approvals that are read at once.
+const PENDING_PAGE: usize = 50;
 
 /// Which events a subscriber is sent.
 struct Filter {
@@ -50,7 +51,10 @@ impl Filter {
 
 /// A watch that has been checked and found its place.
 pub(super) struct Watch {
-    /// What is sent before the first event.
+    store: Store,
+    /// Pending approvals that are still to be sent, as they were where the stream begins.
+    pending: VecDeque<Uuid>,
+    /// Sent before the first event: approvals that have been read, and then the bookmark.
     first: VecDeque<WatchApprovalsResponse>,
     subscription: Subscription,
     filter: Filter,
@@ -66,8 +70,6 @@ pub(super) struct Watch {
     _place: Place,
     /// While the server drains: the last revision that is still sent.
     last: Option<i64>,
-    /// The last message has been sent.
-    ended: bool,
 }
 
 /// Checks a request and finds where it starts.
@@ -99,44 +101,31 @@ pub(super) async fn start(
     };
     let mut rights = Rights::new(access, caller, READERS, namespace.clone());
     let scope = rights.now()?;
-    let begin = |filter, cursor, first, pending_complete| {
-        Watch::at(feed, filter, cursor, first, pending_complete, rights, place)
-    };
     let include_descendants = request.include_descendants;
     let filter = Filter { scope, workspaces, include_descendants, types };
-    if !request.after_cursor.is_empty() {
-        let cursor = Cursor::decode(&request.after_cursor, &namespace)?.check(store).await?;
-        return Ok(begin(filter, cursor, VecDeque::new(), false));
-    }
-    match from {
-        Start::Unspecified => {
-            let log = store.log(&namespace).await?;
-            let head = Cursor::at_end(&namespace, &log);
-            Ok(begin(filter, head, VecDeque::new(), false))
+    let mut pending = None;
+    let cursor = match from {
+        _ if !request.after_cursor.is_empty() => {
+            Cursor::decode(&request.after_cursor, &namespace)?.check(store).await?
         }
+        Start::Unspecified => Cursor::at_end(&namespace, &store.log(&namespace).await?),
         Start::Oldest => {
             let log = store.log(&namespace).await?;
             let (revision, tag) = (log.floor, log.floor_tag);
-            let floor = Cursor { namespace, epoch: log.epoch, revision, tag };
-            Ok(begin(filter, floor, VecDeque::new(), false))
+            Cursor { namespace, epoch: log.epoch, revision, tag }
         }
         Start::Pending => {
             let visible = select(store, &namespace, &filter.scope, &[], false).await?;
             let all = Scope::All;
             let addressed =
                 select(store, &namespace, &all, &filter.workspaces, include_descendants).await?;
-            let (pending, log) =
+            let (ids, log) =
                 store.pending(&namespace, visible.as_deref(), addressed.as_deref()).await?;
-            let mut first = VecDeque::with_capacity(pending.len());
-            for approval in &pending {
-                let message = Message::PendingApproval(convert::approval(approval)?);
-                let cursor = String::new();
-                first.push_back(WatchApprovalsResponse { message: Some(message), cursor });
-            }
-            let head = Cursor::at_end(&namespace, &log);
-            Ok(begin(filter, head, first, true))
+            pending = Some(ids);
+            Cursor::at_end(&namespace, &log)
         }
-    }
+    };
+    Ok(Watch::at(store, feed, filter, cursor, pending, rights, place))
 }
 
 fn event_types(fields: &mut Fields, types: &[i32]) -> Option<Vec<EventType>> {
@@ -150,16 +139,19 @@ fn event_types(fields: &mut Fields, types: &[i32]) -> Option<Vec<EventType>> {
 
 impl Watch {
     fn at(
+        store: &Store,
         feed: &Feed,
         filter: Filter,
         cursor: Cursor,
-        first: VecDeque<WatchApprovalsResponse>,
-        pending_complete: bool,
+        pending: Option<Vec<Uuid>>,
         rights: Rights,
         place: Place,
     ) -> Self {
+        let pending_complete = pending.is_some();
         let mut watch = Self {
-            first,
+            store: store.clone(),
+            pending: pending.unwrap_or_default().into(),
+            first: VecDeque::new(),
             subscription: feed.subscribe(&cursor.namespace, cursor.position()),
             filter,
             namespace: cursor.namespace,
@@ -170,33 +162,20 @@ impl Watch {
             rights,
             _place: place,
             last: None,
-            ended: false,
         };
         let bookmark = watch.bookmark(pending_complete);
         watch.first.push_back(bookmark);
         watch
     }
 
-    /// The stream. It is polled only when the client has room for more, so a client that does not read holds
-    /// up nothing but itself.
-    pub(super) fn run(
-        self,
-        draining: CancellationToken,
-    ) -> impl Stream<Item = Result<proto::WatchApprovalsResponse, Status>> {
-        stream::unfold((self, draining), |(mut watch, draining)| async move {
-            if watch.ended {
-                return None;
-            }
-            let message = watch.next(&draining).await;
-            watch.ended = message.is_err();
-            Some((message.map_err(Status::from), (watch, draining)))
-        })
-    }
-
-    async fn next(
+    /// The next message, once there is one; an error is the last.
+    pub(super) async fn next(
         &mut self,
         draining: &CancellationToken,
     ) -> Result<WatchApprovalsResponse, Error> {
+        if !self.pending.is_empty() && self.first.len() <= 1 {
+            self.read_pending().await?;
+        }
         if let Some(first) = self.first.pop_front() {
             return Ok(first);
         }
@@ -226,6 +205,28 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// Lets go of what has been read ahead: the subscriber is in no hurry. It is read again when it is.
+    pub(super) fn let_go(&mut self) {
+        self.subscription.let_go();
+    }
+
+    /// Reads on in the pending approvals, in front of the bookmark that ends them.
+    async fn read_pending(&mut self) -> Result<(), Error> {
+        if self.rights.now()? != self.filter.scope {
+            // What is still to be sent was chosen for other rights.
+            return Err(Error::RoleMissing);
+        }
+        let ids: Vec<Uuid> = self.pending.drain(..PENDING_PAGE.min(self.pending.len())).collect();
+        let bookmark = self.first.pop_back();
+        let approvals = self.store.approvals_as_of(&self.namespace, &ids, self.revision).await?;
+        for approval in &approvals {
+            let message = Some(Message::PendingApproval(convert::approval(approval)?));
+            self.first.push_back(WatchApprovalsResponse { message, cursor: String::new() });
+        }
+        self.first.extend(bookmark);
+        Ok(())
     }
 
     /// Says where the stream stands. It is made of what has been sent, so it cannot run ahead of an event.

@@ -1,12 +1,11 @@
 //! Lists of approvals, in pages.
 
-use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
     Failure, Store,
     log::{self, Log},
-    rows::{Columns, approval, request_columns, standing_columns},
+    rows::{Columns, all_columns, approval, request_columns, standing_columns},
     transaction::Transaction,
 };
 use crate::{
@@ -40,24 +39,38 @@ WHERE a.namespace = $1 AND ($2::text[] IS NULL OR a.workspace_id = ANY($2))
 ORDER BY a.namespace DESC, a.id DESC LIMIT $6"
 );
 
-const PENDING: &str = concat!(
-    "-- pending_approvals(): a page, newest first, of those that were brought before some workspaces
-SELECT ",
-    request_columns!(),
-    ", ",
-    standing_columns!(),
-    "
-FROM approval_authority.approvals AS a
+const PENDING: &str =
+    "-- pending_approvals(): those that were brought before some workspaces, oldest first
+SELECT a.id FROM approval_authority.approvals AS a
 WHERE a.namespace = $1 AND a.state = 'PENDING' AND ($2::text[] IS NULL OR a.workspace_id = ANY($2))
     AND ($3::text[] IS NULL OR EXISTS (
         SELECT e.revision FROM approval_authority.events AS e
         WHERE e.namespace = $1 AND e.approval_id = a.id AND e.workspace_id = ANY($3)))
-    AND ($4::uuid IS NULL OR a.id < $4)
-ORDER BY a.namespace DESC, a.id DESC LIMIT $5"
-);
+ORDER BY a.namespace, a.id";
 
-/// Approvals that a snapshot of pending ones is read in at once.
-const SNAPSHOT_PAGE: i64 = 500;
+/// Each event holds the whole of what its approval was then, so the last one up to a revision tells it.
+const AS_OF: &str = concat!(
+    "-- approvals_as_of(): some approvals as they were at a revision
+SELECT ",
+    request_columns!(),
+    ", e.state, e.version, e.verdicts, e.expire_time, e.decide_time, e.consume_time, e.consumed_by,
+    NULL::text, e.cooldown_end, e.result, NULL::text, NULL::timestamptz
+FROM unnest($2::uuid[]) WITH ORDINALITY AS q (id, ordinal)
+CROSS JOIN LATERAL (
+    SELECT ",
+    all_columns!(),
+    " FROM approval_authority.approvals AS a
+    WHERE a.namespace = $1 AND a.id = q.id OFFSET 0
+) AS a
+CROSS JOIN LATERAL (
+    SELECT e.state, e.version, e.verdicts, e.expire_time, e.decide_time, e.consume_time, e.consumed_by,
+        e.cooldown_end, e.result
+    FROM approval_authority.events AS e
+    WHERE e.namespace = $1 AND e.approval_id = q.id AND e.revision <= $3
+    ORDER BY e.namespace, e.approval_id, e.version DESC LIMIT 1
+) AS e
+ORDER BY q.ordinal"
+);
 
 impl Store {
     /// At most `limit` approvals older than `before`, newest first, and the log as it was when they were read:
@@ -80,36 +93,46 @@ impl Store {
         Ok((approvals, log))
     }
 
-    /// Every pending approval, oldest first, and the log as it was then: of `visible` workspaces, and brought
-    /// before one of `addressed`, where these are given.
+    /// The ids of all pending approvals, oldest first, and the log as it was then: of `visible` workspaces, and
+    /// brought before one of `addressed`, where these are given.
     pub async fn pending(
         &self,
         namespace: &Namespace,
         visible: Option<&[WorkspaceId]>,
         addressed: Option<&[WorkspaceId]>,
-    ) -> Result<(Vec<Approval>, Log), Failure> {
+    ) -> Result<(Vec<Uuid>, Log), Failure> {
         let (visible, addressed) = (visible.map(texts), addressed.map(texts));
         self.log(namespace).await?;
         let tx = self.begin_snapshot().await?;
-        let log = tx.patiently(log::read(&tx, namespace)).await?.ok_or(Failure::NoLog)?;
-        let statement = tx.patiently(tx.prepare_cached(PENDING)).await?;
-        let mut all: Vec<Approval> = Vec::new();
-        loop {
-            let before = all.last().map(Approval::id);
-            let name = namespace.as_str();
-            let parameters: [&(dyn ToSql + Sync); 5] =
-                [&name, &visible, &addressed, &before, &SNAPSHOT_PAGE];
-            let rows = tx.patiently(tx.query(&statement, &parameters)).await?;
-            for row in &rows {
-                all.push(approval(&mut Columns::of(row))?);
-            }
-            if (rows.len() as i64) < SNAPSHOT_PAGE {
-                break;
-            }
-        }
+        let (log, rows) = tx
+            .patiently(async {
+                let log = log::read(&tx, namespace).await?.ok_or(Failure::NoLog)?;
+                let statement = tx.prepare_cached(PENDING).await?;
+                let rows =
+                    tx.query(&statement, &[&namespace.as_str(), &visible, &addressed]).await?;
+                Ok::<_, Failure>((log, rows))
+            })
+            .await?;
         tx.rollback().await?;
-        all.reverse();
-        Ok((all, log))
+        let ids = rows.iter().map(|row| Columns::of(row).next()).collect::<Result<_, _>>()?;
+        Ok((ids, log))
+    }
+
+    /// Some approvals as they were at a revision of their log, in the order of `ids`.
+    pub async fn approvals_as_of(
+        &self,
+        namespace: &Namespace,
+        ids: &[Uuid],
+        revision: i64,
+    ) -> Result<Vec<Approval>, Failure> {
+        let lease = self.reading_connection().await?;
+        let rows = lease
+            .patiently(async {
+                let statement = lease.prepare_cached(AS_OF).await?;
+                lease.query(&statement, &[&namespace.as_str(), &ids, &revision]).await
+            })
+            .await?;
+        rows.iter().map(|row| approval(&mut Columns::of(row))).collect()
     }
 }
 

@@ -24,6 +24,7 @@ mod rules;
 mod server;
 mod service;
 mod settling;
+mod subscribers;
 mod waiting;
 mod wake_ups;
 mod walkthrough;

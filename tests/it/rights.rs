@@ -14,7 +14,7 @@ use tonic::{Code, Status, Streaming};
 use crate::{
     database::Database,
     harness::{Caller, TestServer, id, refusal, request},
-    server::{policy_text, tokens_text},
+    server::{LIMITS, policy_text, tokens_text},
 };
 
 async fn watch(caller: &Caller) -> Result<Streaming<WatchApprovalsResponse>, Status> {
@@ -104,7 +104,7 @@ async fn a_call_that_lost_its_right_while_it_waited_is_not_let_through() {
 #[tokio::test]
 async fn streams_are_counted_for_each_principal_and_for_all() {
     let database = Database::new().await;
-    let limits = Limits { watchers: 3, watchers_per_principal: 2 };
+    let limits = Limits { watchers: 3, watchers_per_principal: 2, ..LIMITS };
     let server = TestServer::with_limits(&database.url, limits).await;
     let (alice, bob) = (server.caller("alice").await, server.caller("bob").await);
     let first = watch(&alice).await.expect("one");

@@ -42,7 +42,8 @@ pub const RETENTION: Retention = Retention {
 };
 
 /// More than tests ask for, but for those of the limits themselves.
-pub const LIMITS: Limits = Limits { watchers: 10_000, watchers_per_principal: 2_000 };
+pub const LIMITS: Limits =
+    Limits { watchers: 10_000, watchers_per_principal: 2_000, unread: Duration::from_secs(60) };
 
 /// The policy that the tests run under.
 pub fn policy_text() -> String {

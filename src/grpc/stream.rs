@@ -1,0 +1,65 @@
+//! A watch as a stream that the transport takes messages from. A subscriber that does not take them holds up nothing
+//! but itself: nothing is read ahead for it, and after a while it is closed with its last cursor.
+
+use std::time::Duration;
+
+use futures_util::{Stream, stream};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::watch::Watch;
+use crate::{error::Error, proto::WatchApprovalsResponse};
+
+/// A subscriber that has not taken a message for this long is not waited for with a page in hand.
+const IN_A_HURRY: Duration = Duration::from_millis(500);
+
+/// The messages of a watch, and the error that ends it. `unread`: how long a message may wait to be taken.
+pub(super) fn of(
+    watch: Watch,
+    unread: Duration,
+    draining: CancellationToken,
+) -> impl Stream<Item = Result<WatchApprovalsResponse, Status>> {
+    // One message at a time: what is behind it is still in the table.
+    let (sender, receiver) = mpsc::channel(1);
+    let (end, ended) = oneshot::channel();
+    tokio::spawn(async move {
+        if let Err(error) = deliver(watch, &sender, unread, &draining).await {
+            // A subscriber that has gone is not there to be told.
+            let _ = end.send(error);
+        }
+    });
+    stream::unfold((receiver, Some(ended)), |(mut receiver, mut ended)| async move {
+        if let Some(message) = receiver.recv().await {
+            return Some((Ok(message), (receiver, ended)));
+        }
+        let error = ended.take()?.await.ok()?;
+        Some((Err(Status::from(error)), (receiver, ended)))
+    })
+}
+
+/// Returns when the subscriber has gone; the error is for it to be told.
+async fn deliver(
+    mut watch: Watch,
+    sender: &mpsc::Sender<WatchApprovalsResponse>,
+    unread: Duration,
+    draining: &CancellationToken,
+) -> Result<(), Error> {
+    loop {
+        let room = match timeout(IN_A_HURRY.min(unread), sender.reserve()).await {
+            Ok(room) => room,
+            Err(_) => {
+                watch.let_go();
+                timeout(unread, sender.reserve()).await.map_err(|_| Error::SubscriberTooSlow)?
+            }
+        };
+        let Ok(room) = room else { return Ok(()) };
+        tokio::select! {
+            () = sender.closed() => return Ok(()),
+            message = watch.next(draining) => room.send(message?),
+        }
+    }
+}
