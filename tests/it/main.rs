@@ -6,6 +6,7 @@ mod cycle;
 mod database;
 mod failover;
 mod harness;
+mod history;
 mod migrations;
 mod outage;
 mod permissions;
