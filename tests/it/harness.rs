@@ -112,9 +112,18 @@ impl Caller {
         Self::with(address, Some(format!("Bearer {token}").parse().expect("ASCII"))).await
     }
 
+    /// One of `SUBJECTS`, on a connection that is made when it is needed: the server need not be there.
+    pub fn lazy(address: SocketAddr, subject: &str) -> Self {
+        let token = format!("Bearer {subject}-token-for-tests").parse().expect("ASCII");
+        Self::over(endpoint(address).connect_lazy(), Some(token))
+    }
+
     async fn with(address: SocketAddr, credential: Option<MetadataValue<Ascii>>) -> Self {
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
-        let channel = endpoint.connect().await.expect("a server there");
+        let channel = endpoint(address).connect().await.expect("a server there");
+        Self::over(channel, credential)
+    }
+
+    fn over(channel: Channel, credential: Option<MetadataValue<Ascii>>) -> Self {
         let with = Credential(credential);
         Self {
             approvals: ApprovalServiceClient::with_interceptor(channel.clone(), with.clone()),
@@ -183,6 +192,10 @@ impl Caller {
         let request = proto::PutWorkspaceRequest { workspace: Some(workspace) };
         self.workspaces.clone().put_workspace(request).await.map(|_| ())
     }
+}
+
+fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint::from_shared(format!("http://{address}")).expect("an address")
 }
 
 /// A call to the gate with no context.

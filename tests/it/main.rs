@@ -6,6 +6,7 @@ mod cycle;
 mod database;
 mod failover;
 mod harness;
+mod history;
 mod keeper;
 mod migrations;
 mod outage;

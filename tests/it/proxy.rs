@@ -1,6 +1,7 @@
 //! A proxy between a server and PostgreSQL that knows a COMMIT when it sees one, and what can go wrong around it.
 
 use std::{
+    collections::VecDeque,
     io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -76,8 +77,8 @@ impl Proxy {
 
     /// What becomes of the next COMMITs, in turn; all that follow are passed.
     pub fn next(&self, fates: &[Fate]) {
-        let mut fates = Vec::from(fates).into_iter();
-        self.each(move || fates.next().unwrap_or(Fate::Passed));
+        let mut fates: VecDeque<Fate> = fates.iter().copied().collect();
+        self.each(move || fates.pop_front().unwrap_or(Fate::Passed));
     }
 
     /// Asked for each COMMIT from now on what becomes of it.

@@ -1,0 +1,12 @@
+//! The history check: many callers against servers that are killed, stopped and cut off from their database, all
+//! of it recorded, and then held against the promises by functions that do nothing else.
+
+mod check;
+mod client;
+mod mutations;
+mod nemesis;
+mod outcome;
+mod record;
+mod rng;
+mod run;
+mod story;
