@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use self::tokens::{Identity, TokenHash, Tokens};
+use self::tokens::{TokenHash, Tokens};
 use crate::{
     error::Error,
     names::{Action, Namespace, Principal, WorkspaceId},
@@ -25,14 +25,40 @@ pub struct Access {
     pub policy: Arc<Policy>,
 }
 
+/// What a caller has shown, in a form that can be looked at again while its call goes on.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// A token of the `tokens` authenticator.
+    Token(TokenHash),
+}
+
+/// Who a credential speaks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The principal.
+    pub principal: Principal,
+    /// Its groups.
+    pub groups: Vec<Principal>,
+    /// Until when the credential is good; for ever, if none.
+    pub expires: Option<Timestamp>,
+}
+
 impl Access {
-    /// Who shows this token.
-    pub fn admit(&self, token: &str, now: Timestamp) -> Result<Caller, Error> {
-        let (credential, identity) = self.tokens.authenticate(token, now)?;
+    /// Who shows this bearer token.
+    pub fn admit(&self, bearer: &str, now: Timestamp) -> Result<Caller, Error> {
+        let credential = Credential::Token(TokenHash::of(bearer)?);
+        let identity = self.identify(&credential, now)?;
         Ok(self.caller(credential, identity))
     }
 
-    fn caller(&self, credential: TokenHash, identity: Identity) -> Caller {
+    /// Whom a credential speaks for now.
+    fn identify(&self, credential: &Credential, now: Timestamp) -> Result<Identity, Error> {
+        match credential {
+            Credential::Token(hash) => self.tokens.holder(hash, now),
+        }
+    }
+
+    fn caller(&self, credential: Credential, identity: Identity) -> Caller {
         let Identity { principal, groups, expires } = identity;
         Caller { principal, groups, credential, expires, policy: self.policy.clone() }
     }
@@ -46,7 +72,7 @@ pub struct Caller {
     /// The groups it is in, `<authenticator>:<group>`.
     pub groups: Vec<Principal>,
     /// What it has shown.
-    pub credential: TokenHash,
+    pub credential: Credential,
     /// Until when its credential is good; for ever, if none.
     pub expires: Option<Timestamp>,
     /// The policy that says what it may do.
@@ -90,8 +116,8 @@ impl Caller {
     /// The same caller by what is in force now. [`Error::Unauthenticated`] when its credential is not, or is
     /// another's.
     pub fn renewed(&self, access: &Access, now: Timestamp) -> Result<Self, Error> {
-        let identity = access.tokens.holder(&self.credential, now)?;
-        let renewed = access.caller(self.credential, identity);
+        let identity = access.identify(&self.credential, now)?;
+        let renewed = access.caller(self.credential.clone(), identity);
         if renewed.principal == self.principal { Ok(renewed) } else { Err(Error::Unauthenticated) }
     }
 
