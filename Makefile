@@ -8,7 +8,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 checks := fmt check-architecture check-sql test-checks buf clippy deny
 
 .DEFAULT_GOAL := run
-.PHONY: run test lint $(checks) list-checks linker help
+.PHONY: run test bench lint $(checks) list-checks linker help
 
 run: linker ## start the service for trying it out; ARGS="--listen 127.0.0.1:50052" goes to `dev`
 	pg_bin=$$(scripts/postgres) && PG_BIN=$$pg_bin cargo run --locked -- dev $(ARGS)
@@ -16,6 +16,9 @@ run: linker ## start the service for trying it out; ARGS="--listen 127.0.0.1:500
 test: linker ## run the tests; ARGS="name" for some, PG_BIN=DIR for another server
 	pg_bin=$$(scripts/postgres) && grpcurl=$$(scripts/grpcurl) && \
 	  PG_BIN=$$pg_bin GRPCURL=$$grpcurl cargo test --locked -- --show-output $(ARGS)
+
+bench: linker ## measure; figures of one run belong together
+	pg_bin=$$(scripts/postgres) && PG_BIN=$$pg_bin cargo bench --locked --bench '*' $(ARGS)
 
 lint: $(checks) ## check all that can be checked without running it
 

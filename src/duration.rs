@@ -13,8 +13,18 @@ pub fn parse(text: &str) -> Result<SignedDuration, String> {
 
 /// The same, for a key of a file.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SignedDuration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse(&text).map_err(D::Error::custom)
+    Written::deserialize(deserializer).map(|Written(duration)| duration)
+}
+
+/// A duration that stands in a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Written(pub SignedDuration);
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse(&text).map(Self).map_err(D::Error::custom)
+    }
 }
 
 #[cfg(test)]

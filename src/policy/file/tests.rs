@@ -183,7 +183,7 @@ fn a_listed_action_is_gated_whatever_is_done_with_the_others() {
 #[test]
 fn files_that_say_the_same_have_the_same_digest() {
     let other_words = WHOLE
-        .replace("\"24h\"", "\"1440 minutes\"")
+        .replace("\"24h\"", "\"1d\"")
         .replace("[\"1h\", \"4h\"]", "[ \"PT1H\", # first\n  \"240m\" ]")
         .replace("[actions.deploy]", "# Reviewed in May.\n[actions . 'deploy']\n");
     assert_ne!(other_words, WHOLE);

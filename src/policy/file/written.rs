@@ -7,6 +7,7 @@ use toml::Spanned;
 use super::super::{Role, UnlistedActions};
 use crate::{
     document::{Keys, Section},
+    duration::Written,
     names::Principal,
 };
 
@@ -53,13 +54,21 @@ impl RuleTable {
         Self {
             description: keys.value("description").map(Spanned::into_inner),
             approvals_required: keys.value("approvals_required"),
-            pending_ttl: keys.value("pending_ttl"),
-            approved_ttl: keys.value("approved_ttl"),
-            deny_cooldown: keys.value("deny_cooldown"),
-            escalate_after: keys.list("escalate_after"),
+            pending_ttl: duration(keys, "pending_ttl"),
+            approved_ttl: duration(keys, "approved_ttl"),
+            deny_cooldown: duration(keys, "deny_cooldown"),
+            escalate_after: keys.list("escalate_after").map(|steps| {
+                let durations = steps.get_ref().iter().map(|Written(step)| *step).collect();
+                Spanned::new(steps.span(), durations)
+            }),
             max_pending: keys.value("max_pending"),
         }
     }
+}
+
+fn duration(keys: &mut Keys, key: &'static str) -> Option<Spanned<SignedDuration>> {
+    let written: Spanned<Written> = keys.value(key)?;
+    Some(Spanned::new(written.span(), written.get_ref().0))
 }
 
 impl BindingTable {
