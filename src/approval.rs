@@ -17,6 +17,8 @@ pub mod time;
 pub mod transition;
 
 #[cfg(test)]
+mod exploration;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod world;
