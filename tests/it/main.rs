@@ -8,6 +8,7 @@ mod failover;
 mod harness;
 mod keeper;
 mod migrations;
+mod model;
 mod outage;
 mod permissions;
 mod processes;
