@@ -16,6 +16,13 @@ pub mod gate;
 pub mod time;
 pub mod transition;
 
+#[cfg(test)]
+mod exploration;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod world;
+
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -128,7 +135,7 @@ impl State {
 
 /// What an approval is for: exactly this, asked for by exactly these. An approval for one operation never
 /// authorises another.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Operation {
     /// Where it acts.
     pub workspace_id: WorkspaceId,
@@ -205,7 +212,7 @@ pub struct Terms {
 }
 
 /// The part of an approval that never changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     /// UUIDv7, made from the database's clock.
     pub id: Uuid,
@@ -233,7 +240,7 @@ pub struct Request {
 
 /// The part of an approval that changes. Each event records it, but for the consumer's key and for what is noted for
 /// the next escalation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Standing {
     /// Where it stands.
     pub state: State,
@@ -258,7 +265,7 @@ pub struct Standing {
 }
 
 /// The one use of an approval.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Consumption {
     /// When.
     pub time: Timestamp,
@@ -269,7 +276,7 @@ pub struct Consumption {
 }
 
 /// One approver's verdict.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Verdict {
     /// Who.
     pub approver: Principal,
@@ -282,7 +289,7 @@ pub struct Verdict {
 }
 
 /// One request for human approval, from its creation to its end. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Approval {
     /// What never changes.
     pub request: Arc<Request>,

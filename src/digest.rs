@@ -15,7 +15,7 @@ pub const CONTEXT_LEVELS: usize = 32;
 pub const LARGEST_INTEGER: f64 = 9_007_199_254_740_991.0;
 
 /// The parameters of an operation in their canonical form: the very bytes that are hashed, stored and shown.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Context(Arc<str>);
 
 impl Context {

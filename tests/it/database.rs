@@ -27,6 +27,7 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 /// A database with the schema and nothing in it.
 pub struct Database {
     pub url: String,
+    name: String,
 }
 
 impl Database {
@@ -36,7 +37,14 @@ impl Database {
         let client = connect(&cluster.url("postgres")).await;
         let create = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}");
         client.batch_execute(&create).await.expect("a database");
-        Self { url: cluster.url(&name) }
+        Self { url: cluster.url(&name), name }
+    }
+
+    /// Drops it, for tests that make many.
+    pub async fn remove(self) {
+        let client = connect(&cluster().url("postgres")).await;
+        let remove = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        client.batch_execute(&remove).await.expect("dropped");
     }
 
     /// As it is now, under another name. Nobody may be connected to it.

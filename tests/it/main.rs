@@ -9,6 +9,7 @@ mod harness;
 mod history;
 mod keeper;
 mod migrations;
+mod model;
 mod outage;
 mod permissions;
 mod policy;
