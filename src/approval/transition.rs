@@ -228,7 +228,12 @@ fn abandon(approval: &Approval, now: Timestamp) -> Option<Event> {
             return None;
         }
     };
-    Some(change(approval, kind, None, now, |standing| standing.state = state))
+    Some(change(approval, kind, None, now, |standing| {
+        standing.state = state;
+        if state == State::Expired {
+            standing.expire_time = now;
+        }
+    }))
 }
 
 /// Time has run out.

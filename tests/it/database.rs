@@ -32,10 +32,14 @@ pub struct Database {
 
 impl Database {
     pub async fn new() -> Self {
+        Self::from(TEMPLATE).await
+    }
+
+    async fn from(template: &str) -> Self {
         let cluster = tokio::task::spawn_blocking(cluster).await.expect("a cluster");
         let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let client = connect(&cluster.url("postgres")).await;
-        let create = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}");
+        let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
         client.batch_execute(&create).await.expect("a database");
         Self { url: cluster.url(&name), name }
     }
@@ -47,23 +51,12 @@ impl Database {
         client.batch_execute(&remove).await.expect("dropped");
     }
 
-    /// As it is now, under another name. Nobody may be connected to it.
+    /// As it is now, under another name. Everybody is disconnected from it.
     pub async fn copy(&self) -> Self {
-        let cluster = tokio::task::spawn_blocking(cluster).await.expect("a cluster");
-        let admin = connect(&cluster.url("postgres")).await;
-        let from: String = self
-            .connect()
-            .await
-            .query_one("SELECT current_database()", &[])
-            .await
-            .expect("a name")
-            .get(0);
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
-        admin.execute(end, &[&from]).await.expect("disconnected");
-        let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
-        let create = format!("CREATE DATABASE {name} TEMPLATE {from}");
-        admin.batch_execute(&create).await.expect("a copy");
-        Self { url: cluster.url(&name) }
+        let admin = connect(&cluster().url("postgres")).await;
+        admin.execute(end, &[&self.name]).await.expect("disconnected");
+        Self::from(&self.name).await
     }
 
     /// A connection of the test's own, beside the service.

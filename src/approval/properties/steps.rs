@@ -114,15 +114,17 @@ fn command() -> impl Strategy<Value = Command> {
         2 => (requester(), select(OperationResult::ALL)).prop_map(move |(consumer, result)| {
             Command::Report { consumer, result, detail: reason() }
         }),
+        // Not Abandon: it ends a history, and what holds within one ends with it.
     ]
 }
 
 /// The state that a command is for.
 pub(super) fn fits(command: &Command) -> impl Fn(State) -> bool {
-    let wanted = match command {
-        Command::Decide { .. } | Command::Withdraw { .. } => State::Pending,
-        Command::Revoke { .. } => State::Approved,
-        Command::Report { .. } => State::Consumed,
+    let wanted: &[State] = match command {
+        Command::Decide { .. } | Command::Withdraw { .. } => &[State::Pending],
+        Command::Revoke { .. } => &[State::Approved],
+        Command::Report { .. } => &[State::Consumed],
+        Command::Abandon => &[State::Pending, State::Approved],
     };
-    move |state| state == wanted
+    |state| wanted.contains(&state)
 }

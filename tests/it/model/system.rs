@@ -21,6 +21,7 @@ use super::{
 use crate::{
     database::Database,
     harness::{Caller, TestServer, context},
+    server::RETENTION,
 };
 
 /// What the model counts in, in seconds.
@@ -215,7 +216,8 @@ impl System {
 
     /// A keeper more, until there is nothing left for one to do.
     async fn keep(&self) {
-        let keeper = Keeper::new(self.store.clone(), Ledger::new(self.store.clone()));
+        let ledger = Ledger::new(self.store.clone());
+        let keeper = Keeper::new(self.store.clone(), ledger, RETENTION);
         let nothing_is_due = async {
             while self.client.query_one(DUE, &[]).await.expect("a count").get::<_, i64>(0) > 0 {
                 tokio::task::yield_now().await;
