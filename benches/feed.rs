@@ -29,6 +29,12 @@ const FLOOD: usize = 2_000;
 const LOG: usize = 200_000;
 
 fn main() {
+    // A subscriber that fails would be waited for.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(1);
+    }));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let bench = Bench::start().await;

@@ -47,6 +47,8 @@ const BACKOFF: Duration = Duration::from_millis(250);
 #[derive(Clone)]
 pub struct Feed {
     store: Store,
+    /// For the tailers, which do not wait behind subscribers.
+    ahead: Store,
     tails: Arc<Mutex<HashMap<Namespace, Weak<Tail>>>>,
 }
 
@@ -78,7 +80,7 @@ impl Drop for Tail {
 impl Feed {
     /// A feed of this store; [`run`](Self::run) keeps it moving.
     pub fn new(store: Store) -> Self {
-        Self { store, tails: Arc::default() }
+        Self { ahead: store.apart(), store, tails: Arc::default() }
     }
 
     /// Keeps the feed moving until it is dropped: passes wake-ups on, in both directions, and polls.
@@ -114,7 +116,7 @@ impl Feed {
             wake: Arc::default(),
         });
         tails.insert(namespace.clone(), Arc::downgrade(&tail));
-        tokio::spawn(follow(self.store.clone(), namespace.clone(), Arc::downgrade(&tail)));
+        tokio::spawn(follow(self.ahead.clone(), namespace.clone(), Arc::downgrade(&tail)));
         tail
     }
 
@@ -163,7 +165,7 @@ impl Feed {
                 continue;
             }
             let namespaces: Vec<Namespace> = in_use.keys().cloned().collect();
-            match self.store.heads(&namespaces).await {
+            match self.ahead.heads(&namespaces).await {
                 Ok(heads) => {
                     for (namespace, head) in heads {
                         if let Some(tail) = in_use.get(&namespace)

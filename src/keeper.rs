@@ -34,7 +34,7 @@ pub struct Keeper {
 impl Keeper {
     /// A keeper of all namespaces of this store.
     pub fn new(store: Store, ledger: Ledger, retention: Retention) -> Self {
-        Self { store, ledger, retention }
+        Self { store: store.apart(), ledger, retention }
     }
 
     /// Works until it is dropped.

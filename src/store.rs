@@ -94,15 +94,16 @@ impl Store {
         self.lend(None).await
     }
 
-    /// A connection for a list or the feed.
+    /// The same database for what must not wait behind a crowd of readers: the tails of logs, and the keeper.
+    pub fn apart(&self) -> Self {
+        Self { readers: Arc::new(Semaphore::new(FOR_THE_LEDGER)), ..self.clone() }
+    }
+
+    /// A connection for a list or the feed. Whoever waits here is in nobody's way, and waits its turn: to be refused
+    /// it would only come back.
     async fn reading_connection(&self) -> Result<Lease, Failure> {
-        let waiting = tokio::time::timeout(
-            connection::CONNECT_PATIENCE,
-            self.readers.clone().acquire_owned(),
-        );
-        let Ok(Ok(place)) = waiting.await else {
-            return Err(Failure::Unavailable("too many reads are waiting".to_owned()));
-        };
+        let place = self.readers.clone().acquire_owned().await;
+        let place = place.map_err(|closed| Failure::Unavailable(closed.to_string()))?;
         self.lend(Some(place)).await
     }
 

@@ -87,7 +87,9 @@ impl Subscription {
         if published.wait_for(Option::is_some).await.is_err() {
             return Err(Error::StoreUnavailable);
         }
-        let page = self.store.events_after(&self.namespace, self.position, PAGE).await?;
+        // Boxed, as a subscriber that waits should be small.
+        let reading = self.store.events_after(&self.namespace, self.position, PAGE);
+        let page = Box::pin(reading).await?;
         self.behind = !page.is_empty();
         self.page = page.into_iter().map(Arc::new).collect();
         Ok(())

@@ -23,8 +23,8 @@ pub(super) fn of(
     unread: Duration,
     draining: CancellationToken,
 ) -> impl Stream<Item = Result<WatchApprovalsResponse, Status>> {
-    // One message at a time: what is behind it is still in the table.
-    let (sender, receiver) = mpsc::channel(1);
+    // One message at a time: what is behind it is still in the table. Boxed, since the channel has room for many.
+    let (sender, receiver) = mpsc::channel::<Box<WatchApprovalsResponse>>(1);
     let (end, ended) = oneshot::channel();
     tokio::spawn(async move {
         if let Err(error) = deliver(watch, &sender, unread, &draining).await {
@@ -34,7 +34,7 @@ pub(super) fn of(
     });
     stream::unfold((receiver, Some(ended)), |(mut receiver, mut ended)| async move {
         if let Some(message) = receiver.recv().await {
-            return Some((Ok(message), (receiver, ended)));
+            return Some((Ok(*message), (receiver, ended)));
         }
         let error = ended.take()?.await.ok()?;
         Some((Err(Status::from(error)), (receiver, ended)))
@@ -44,7 +44,7 @@ pub(super) fn of(
 /// Returns when the subscriber has gone; the error is for it to be told.
 async fn deliver(
     mut watch: Watch,
-    sender: &mpsc::Sender<WatchApprovalsResponse>,
+    sender: &mpsc::Sender<Box<WatchApprovalsResponse>>,
     unread: Duration,
     draining: &CancellationToken,
 ) -> Result<(), Error> {
@@ -59,7 +59,7 @@ async fn deliver(
         let Ok(room) = room else { return Ok(()) };
         tokio::select! {
             () = sender.closed() => return Ok(()),
-            message = watch.next(draining) => room.send(message?),
+            message = watch.next(draining) => room.send(Box::new(message?)),
         }
     }
 }

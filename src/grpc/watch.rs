@@ -174,7 +174,7 @@ impl Watch {
         draining: &CancellationToken,
     ) -> Result<WatchApprovalsResponse, Error> {
         if !self.pending.is_empty() && self.first.len() <= 1 {
-            self.read_pending().await?;
+            Box::pin(self.read_pending()).await?;
         }
         if let Some(first) = self.first.pop_front() {
             return Ok(first);
@@ -187,7 +187,7 @@ impl Watch {
                 biased;
                 // What had happened by now is still sent.
                 () = draining.cancelled(), if self.last.is_none() => {
-                    self.last = Some(self.subscription.head().await?);
+                    self.last = Some(Box::pin(self.subscription.head()).await?);
                 }
                 () = self.rights.look_again() => self.filter.scope = self.rights.now()?,
                 () = tokio::time::sleep_until(self.quiet_until) => {

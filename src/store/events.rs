@@ -186,22 +186,10 @@ impl Store {
             events.push(logged);
         }
         if rows.is_empty() {
-            self.check_floor(namespace, position).await?;
+            // A position at which nothing stands, and after which nothing comes, is where retention has cut.
+            self.log(namespace).await?.begins_at(position)?;
         }
         Ok(self.with_paths(namespace, events).await?)
-    }
-
-    /// Whether a position at which nothing stands, and after which nothing comes, is where retention has cut.
-    async fn check_floor(&self, namespace: &Namespace, position: Position) -> Result<(), Error> {
-        let log = self.log(namespace).await?;
-        if log.head == position.revision && log.head_tag == position.tag {
-            return Ok(());
-        }
-        Err(if log.floor > position.revision {
-            Error::CursorExpired
-        } else {
-            Error::HistoryChanged
-        })
     }
 
     /// The log, and the tag of the event at a revision, as one state.

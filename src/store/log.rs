@@ -6,7 +6,7 @@ use super::{
     Failure, Store, events::Position, rows::Columns, schema::check_durability,
     transaction::Transaction,
 };
-use crate::names::Namespace;
+use crate::{error::Error, names::Namespace};
 
 /// The state of a namespace's log, read in one statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,16 @@ impl Log {
     /// Where it ends.
     pub fn end(&self) -> Position {
         Position { revision: self.head, tag: self.head_tag }
+    }
+
+    /// Whether a position at which no event stands is where the log begins. What has come after it since does not
+    /// matter: it has yet to be read.
+    pub fn begins_at(&self, position: Position) -> Result<(), Error> {
+        if self.floor > position.revision {
+            return Err(Error::CursorExpired);
+        }
+        let floor = Position { revision: self.floor, tag: self.floor_tag };
+        if floor == position { Ok(()) } else { Err(Error::HistoryChanged) }
     }
 
     /// The log that is not there: a cursor of it stands before the first event of whatever history begins.
@@ -203,4 +213,25 @@ fn from_row(row: &tokio_postgres::Row) -> Result<Log, Failure> {
         head: head.unwrap_or(floor),
         head_tag: head_batch.map_or(floor_tag, tag),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An event that was appended between the look for it and the look at the log passed for another history.
+    #[test]
+    fn a_log_begins_where_it_does_whatever_has_been_appended_since() {
+        let at = |revision, tag| Position { revision, tag };
+        for head in [4, 5, 900] {
+            let log = Log { epoch: Uuid::nil(), floor: 4, floor_tag: 44, head, head_tag: 1 };
+            assert_eq!(log.begins_at(at(4, 44)), Ok(()));
+            assert_eq!(log.begins_at(at(3, 33)), Err(Error::CursorExpired));
+            assert_eq!(log.begins_at(at(0, 0)), Err(Error::CursorExpired));
+            assert_eq!(log.begins_at(at(4, 45)), Err(Error::HistoryChanged));
+            assert_eq!(log.begins_at(at(5, 1)), Err(Error::HistoryChanged));
+        }
+        let whole = Log { epoch: Uuid::nil(), floor: 0, floor_tag: 0, head: 3, head_tag: 1 };
+        assert_eq!(whole.begins_at(at(0, 0)), Ok(()));
+    }
 }

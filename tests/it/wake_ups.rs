@@ -4,7 +4,9 @@ use std::{pin::pin, time::Duration};
 
 use approval_authority::{
     approval::{Decision, gate::Gate},
+    feed::Feed,
     names::Namespace,
+    store::{Store, StoreConfig},
     waiting,
 };
 use futures_util::poll;
@@ -15,11 +17,11 @@ use crate::service::{Service, call};
 /// Longer than any of these tests lasts.
 const LONG: Duration = Duration::from_secs(60);
 
-async fn wait(service: &Service) -> Gate {
+async fn wait(service: &Service, feed: &Feed) -> Gate {
     let never = std::future::pending();
     let until = Instant::now() + LONG;
-    let (ledger, feed) = (&service.ledger, &service.feed);
-    let gate = waiting::require(ledger, feed, call(), until, || async { Ok(()) }, never).await;
+    let allowed = || async { Ok(()) };
+    let gate = waiting::require(&service.ledger, feed, call(), until, allowed, never).await;
     gate.expect("an answer")
 }
 
@@ -33,7 +35,7 @@ async fn what_is_decided_while_the_first_answer_is_on_its_way_is_heard() {
     let id = service.pending().await;
     let log = service.store.log(&Namespace::default_namespace()).await.expect("a log");
     let mut subscription = service.feed.subscribe(&Namespace::default_namespace(), log.end());
-    let mut waits = pin!(wait(&service));
+    let mut waits = pin!(wait(&service, &service.feed));
     assert!(poll!(waits.as_mut()).is_pending(), "it has asked");
     // Asked behind it, and answered: so it is answered too, and has not been told.
     service.pending().await;
@@ -47,12 +49,12 @@ async fn what_is_decided_while_the_first_answer_is_on_its_way_is_heard() {
 async fn what_is_decided_before_the_tail_begins_is_heard() {
     let service = Service::new().await;
     let id = service.pending().await;
-    // All the connections that the tailer could read with.
-    let mut taken = Vec::new();
-    for _ in 0..6 {
-        taken.push(service.store.begin_snapshot().await.expect("a connection"));
-    }
-    let mut waits = pin!(wait(&service));
+    // A feed whose only connection is taken, so that its tailer cannot begin.
+    let config = StoreConfig { url: service.database.url.clone(), notify_url: None, pool_size: 1 };
+    let store = Store::new(&config).expect("a store");
+    let taken = store.begin_snapshot().await.expect("a connection");
+    let feed = Feed::new(store);
+    let mut waits = pin!(wait(&service, &feed));
     assert!(poll!(waits.as_mut()).is_pending(), "it has asked");
     service.pending().await;
     assert!(poll!(waits.as_mut()).is_pending(), "it was told, and waits");
