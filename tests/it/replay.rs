@@ -122,6 +122,22 @@ async fn a_call_that_could_not_be_carried_out_says_so_and_has_changed_nothing() 
     assert_let_through(&through, &approved, false);
 }
 
+/// There is nothing in the log by which the ledger could find out whether a repeated answer is durable.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_answer_that_was_not_confirmed_is_not_given() {
+    let scene = Scene::new().await;
+    let approved = scene.approved("w1").await;
+    let backend = scene.behind.caller("backend").await;
+    assert_let_through(&backend.ask(attempt("w1")).await.expect("first"), &approved, false);
+    for fate in [Fate::Lost, Fate::AnswerLost] {
+        scene.proxy.next(&[fate]);
+        let refused = backend.ask(attempt("w1")).await.expect_err("not confirmed");
+        assert_eq!(refusal(&refused), (Code::Unavailable, "STORE_UNAVAILABLE".to_owned()));
+        assert!(refused.message().contains("unknown"), "{refused:?}");
+    }
+    assert_let_through(&backend.ask(attempt("w1")).await.expect("again"), &approved, true);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_verdict_whose_answer_is_lost_counts_once() {
     let scene = Scene::new().await;
