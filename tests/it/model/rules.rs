@@ -65,7 +65,11 @@ impl World {
             approval: place,
             state: approval.state,
             version: approval.version,
-            verdicts: approval.verdicts.len(),
+            verdicts: approval
+                .verdicts
+                .iter()
+                .map(|(by, decision)| format!("tokens:{by} {}", decision.as_str_name()))
+                .collect(),
             deadline: approval.deadline.into(),
             recent_denials: approval.recent_denials,
         }

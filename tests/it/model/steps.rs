@@ -65,7 +65,7 @@ fn command(world: &World) -> BoxedStrategy<Command> {
             .prop_map(|((on, _), key)| Command::Require { operation: on.operation, key }),
         2 * some_used => used.clone()
             .prop_map(|(on, key)| Command::Require { operation: on.operation, key }),
-        some_used => (used.prop_flat_map(requester), result())
+        2 * some_used => (used.prop_flat_map(requester), result())
             .prop_map(|((on, by), result)| Command::Report { on, by, result }),
         1 => pending.prop_flat_map(requester).prop_map(|(on, by)| Command::Withdraw { on, by }),
         1 => (approved, approver()).prop_map(|((on, _), by)| Command::Revoke { on, by }),
@@ -140,7 +140,7 @@ fn approver() -> impl Strategy<Value = &'static str> {
 }
 
 fn decision() -> impl Strategy<Value = Decision> {
-    prop_oneof![5 => Just(Decision::Approve), 1 => Just(Decision::Deny)]
+    prop_oneof![4 => Just(Decision::Approve), 1 => Just(Decision::Deny)]
 }
 
 fn shown() -> impl Strategy<Value = Shown> {

@@ -71,13 +71,14 @@ pub fn rule(action: &str) -> Option<Rule> {
 }
 
 /// Each workspace with its parent, from the root down; "alone" is not in the tree.
-pub const TREE: &[(&str, &str)] = &[("root", ""), ("team", "root"), ("leaf", "team")];
+pub const TREE: &[(&str, &str)] =
+    &[("root", ""), ("area", "root"), ("team", "area"), ("leaf", "team")];
 
 /// Nearest first.
 pub fn ancestors(workspace: &str) -> &'static [&'static str] {
     match workspace {
-        "leaf" => &["team", "root"],
-        "team" => &["root"],
+        "leaf" => &["team", "area", "root"],
+        "team" => &["area", "root"],
         _ => &[],
     }
 }
@@ -138,7 +139,8 @@ pub struct About {
     pub approval: usize,
     pub state: ApprovalState,
     pub version: i32,
-    pub verdicts: usize,
+    /// Who has decided what, in order of name.
+    pub verdicts: Vec<String>,
     pub deadline: i64,
     pub recent_denials: i32,
 }
