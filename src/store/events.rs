@@ -191,10 +191,11 @@ impl Store {
         Ok(self.with_paths(namespace, events).await?)
     }
 
-    /// Whether a position at which nothing stands, and after which nothing comes, is where retention has cut.
+    /// Whether a position at which nothing stands, and after which nothing came, is where the log begins. It may have
+    /// grown since the page was read, so where it ends tells nothing.
     async fn check_floor(&self, namespace: &Namespace, position: Position) -> Result<(), Error> {
         let log = self.log(namespace).await?;
-        if log.head == position.revision && log.head_tag == position.tag {
+        if log.floor == position.revision && log.floor_tag == position.tag {
             return Ok(());
         }
         Err(if log.floor > position.revision {
