@@ -112,8 +112,21 @@ impl Caller {
         Self::with(address, Some(format!("Bearer {token}").parse().expect("ASCII"))).await
     }
 
+    /// One of `SUBJECTS`, on a connection that takes little more than it reads (RFC 9113 section 6.9.2).
+    pub async fn with_least_windows(address: SocketAddr, subject: &str) -> Self {
+        const LEAST: u32 = 65_535;
+        let token = format!("Bearer {subject}-token-for-tests").parse().expect("ASCII");
+        let endpoint = endpoint(address)
+            .initial_stream_window_size(LEAST)
+            .initial_connection_window_size(LEAST);
+        Self::over(endpoint, Some(token)).await
+    }
+
     async fn with(address: SocketAddr, credential: Option<MetadataValue<Ascii>>) -> Self {
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        Self::over(endpoint(address), credential).await
+    }
+
+    async fn over(endpoint: Endpoint, credential: Option<MetadataValue<Ascii>>) -> Self {
         let channel = endpoint.connect().await.expect("a server there");
         let with = Credential(credential);
         Self {
@@ -183,6 +196,10 @@ impl Caller {
         let request = proto::PutWorkspaceRequest { workspace: Some(workspace) };
         self.workspaces.clone().put_workspace(request).await.map(|_| ())
     }
+}
+
+fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint::from_shared(format!("http://{address}")).expect("an address")
 }
 
 /// A call to the gate with no context.
