@@ -37,8 +37,12 @@ const POLL: Duration = Duration::from_secs(1);
 /// Events that the tail keeps for subscribers that are a little behind; one further behind reads the table.
 const TAIL: usize = 1024;
 
-/// Events read from the table at once.
-const PAGE: i64 = 250;
+/// Events that a tailer reads from the table at once, and a subscriber at most.
+const PAGE: i64 = 512;
+
+/// Events that a subscriber reads first. It reads twice as many each time, as long as it takes them: one that does not
+/// has little in hand.
+const FIRST_PAGE: i64 = 32;
 
 /// Before the database is asked again after it failed.
 const BACKOFF: Duration = Duration::from_millis(250);

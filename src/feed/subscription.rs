@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::{News, PAGE, Tail};
+use super::{FIRST_PAGE, News, PAGE, Tail};
 use crate::{
     error::Error,
     names::Namespace,
@@ -25,6 +25,8 @@ pub struct Subscription {
     position: Position,
     /// Read from the table and not yet delivered.
     page: VecDeque<Arc<LoggedEvent>>,
+    /// How many to read next.
+    page_size: i64,
     /// Whether the table may hold events that the tail does not.
     behind: bool,
 }
@@ -38,7 +40,16 @@ impl Subscription {
     ) -> Self {
         // From here on the tail is heard; what came before is read from the table.
         let live = tail.news.subscribe();
-        Self { store, namespace, tail, live, position: after, page: VecDeque::new(), behind: true }
+        Self {
+            store,
+            namespace,
+            tail,
+            live,
+            position: after,
+            page: VecDeque::new(),
+            page_size: FIRST_PAGE,
+            behind: true,
+        }
     }
 
     /// The next event. Nothing is lost when the future is dropped before it is ready.
@@ -69,6 +80,7 @@ impl Subscription {
 
     /// Forgets what has been read and not delivered: it is read again when the next event is asked for.
     pub fn let_go(&mut self) {
+        self.page_size = FIRST_PAGE;
         if !self.page.is_empty() {
             self.page = VecDeque::new();
             self.behind = true;
@@ -88,8 +100,9 @@ impl Subscription {
             return Err(Error::StoreUnavailable);
         }
         // Boxed, as a subscriber that waits should be small.
-        let reading = self.store.events_after(&self.namespace, self.position, PAGE);
+        let reading = self.store.events_after(&self.namespace, self.position, self.page_size);
         let page = Box::pin(reading).await?;
+        self.page_size = PAGE.min(self.page_size * 2);
         self.behind = !page.is_empty();
         self.page = page.into_iter().map(Arc::new).collect();
         Ok(())

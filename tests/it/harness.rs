@@ -118,6 +118,17 @@ impl Caller {
         Self::over(endpoint(address).connect_lazy(), Some(token))
     }
 
+    /// One of `SUBJECTS`, on a connection that takes little more than it reads (RFC 9113 section 6.9.2).
+    pub async fn with_least_windows(address: SocketAddr, subject: &str) -> Self {
+        const LEAST: u32 = 65_535;
+        let token = format!("Bearer {subject}-token-for-tests").parse().expect("ASCII");
+        let endpoint = endpoint(address)
+            .initial_stream_window_size(LEAST)
+            .initial_connection_window_size(LEAST);
+        let channel = endpoint.connect().await.expect("a server there");
+        Self::over(channel, Some(token))
+    }
+
     async fn with(address: SocketAddr, credential: Option<MetadataValue<Ascii>>) -> Self {
         let channel = endpoint(address).connect().await.expect("a server there");
         Self::over(channel, credential)

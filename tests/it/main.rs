@@ -5,6 +5,7 @@ mod commands;
 mod cycle;
 mod database;
 mod failover;
+mod feed;
 mod harness;
 mod history;
 mod keeper;

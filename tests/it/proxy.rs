@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::{
@@ -22,6 +25,7 @@ const HEADER: usize = 5;
 
 /// The types of the messages that matter here.
 const QUERY: u8 = b'Q';
+const UNLISTEN: &[u8] = b"Q\0\0\0\x0fUNLISTEN *\0";
 const COMMAND_COMPLETE: u8 = b'C';
 
 /// What becomes of a COMMIT.
@@ -49,6 +53,8 @@ struct Shared {
     socket: PathBuf,
     fates: Mutex<Box<dyn FnMut() -> Fate + Send>>,
     struck: watch::Sender<usize>,
+    swallows: AtomicBool,
+    unlistens: AtomicBool,
 }
 
 impl Proxy {
@@ -61,6 +67,8 @@ impl Proxy {
             socket: folder.join(".s.PGSQL.5432"),
             fates: Mutex::new(Box::new(|| Fate::Passed)),
             struck: watch::Sender::new(0),
+            swallows: AtomicBool::new(false),
+            unlistens: AtomicBool::new(false),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -84,6 +92,16 @@ impl Proxy {
     /// Asked for each COMMIT from now on what becomes of it.
     pub fn each(&self, fate: impl FnMut() -> Fate + Send + 'static) {
         *self.shared.fates.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(fate);
+    }
+
+    /// From now on it accepts everything, in both directions, and passes nothing on.
+    pub fn swallow(&self) {
+        self.shared.swallows.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on whoever says LISTEN is answered, and does not listen.
+    pub fn unlisten(&self) {
+        self.shared.unlistens.store(true, Ordering::Relaxed);
     }
 
     /// How many COMMITs have not been passed. One whose answer is lost or held counts once it is committed.
@@ -146,7 +164,15 @@ async fn there(
                 return Ok(());
             }
         }
-        to.write_all(&message).await?;
+        if message[0] == QUERY
+            && message[HEADER..].starts_with(b"LISTEN ")
+            && shared.unlistens.load(Ordering::Relaxed)
+        {
+            message = UNLISTEN.to_vec();
+        }
+        if !shared.swallows.load(Ordering::Relaxed) {
+            to.write_all(&message).await?;
+        }
         if from.buffer().is_empty() {
             to.flush().await?;
         }
@@ -170,7 +196,9 @@ async fn back(
             }
             return Ok(());
         }
-        to.write_all(&message).await?;
+        if !shared.swallows.load(Ordering::Relaxed) {
+            to.write_all(&message).await?;
+        }
         if from.buffer().is_empty() {
             to.flush().await?;
         }

@@ -151,10 +151,22 @@ impl Process {
     }
 
     pub async fn with_policy(url: &str, policy: &str) -> Self {
+        Self::launch(url, policy, &[]).await
+    }
+
+    /// With keys of the configuration, as in `("SERVER__DRAIN_GRACE", "3s")`.
+    pub async fn with_settings(url: &str, settings: &[(&str, &str)]) -> Self {
+        Self::launch(url, &policy_text(), settings).await
+    }
+
+    async fn launch(url: &str, policy: &str, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let config = write_deployment(folder.path(), url, "");
         std::fs::write(folder.path().join("policy.toml"), policy).expect("written");
         let mut command = program();
+        let settings =
+            settings.iter().map(|(key, value)| (format!("APPROVAL_AUTHORITY_{key}"), value));
+        command.envs(settings);
         command.env("RUST_LOG", "approval_authority=info").stderr(Stdio::piped());
         command.arg("serve").arg("--config").arg(config);
         let (mut child, address) = start(command).await;

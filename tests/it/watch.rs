@@ -32,19 +32,19 @@ pub async fn events(
     events
 }
 
-fn from(start: Start) -> WatchApprovalsRequest {
+pub fn from(start: Start) -> WatchApprovalsRequest {
     WatchApprovalsRequest { start: start.into(), ..Default::default() }
 }
 
-fn after(cursor: &str) -> WatchApprovalsRequest {
+pub fn after(cursor: &str) -> WatchApprovalsRequest {
     WatchApprovalsRequest { after_cursor: cursor.to_owned(), ..Default::default() }
 }
 
-async fn next(stream: &mut tonic::Streaming<WatchApprovalsResponse>) -> WatchApprovalsResponse {
+pub async fn next(stream: &mut tonic::Streaming<WatchApprovalsResponse>) -> WatchApprovalsResponse {
     stream.message().await.expect("a message").expect("no end")
 }
 
-fn revision(response: &WatchApprovalsResponse) -> i64 {
+pub fn revision(response: &WatchApprovalsResponse) -> i64 {
     match response.message.as_ref().expect("a message") {
         Message::Event(event) => event.revision,
         Message::Bookmark(bookmark) => bookmark.revision,
@@ -257,6 +257,41 @@ async fn an_event_between_the_subscribers_read_and_the_tailers_first_is_delivere
     let next = tokio::time::timeout(std::time::Duration::from_secs(10), next).await;
     let logged = next.expect("in time").expect("no panic").expect("an event");
     assert_eq!(logged.revision, log.head + 1);
+}
+
+/// An empty page was explained by a log that had grown meanwhile, and its reader was told that it had been replaced.
+#[tokio::test]
+async fn an_event_between_an_empty_page_and_the_look_at_why_it_is_empty_is_none_of_another_history()
+{
+    let (database, server) = TestServer::new().await;
+    server.caller("backend").await.require("w1", "delete_workspace").await;
+    let namespace = Namespace::default_namespace();
+    let store = database.store();
+    let end = store.log(&namespace).await.expect("a log").end();
+    drop(server);
+    let mut client = database.connect().await;
+    let cut = format!(
+        "UPDATE approval_authority.logs SET floor_revision = {}, floor_tag = {};
+         CREATE TEMPORARY TABLE cut AS SELECT * FROM approval_authority.events;
+         DELETE FROM approval_authority.events",
+        end.revision, end.tag
+    );
+    client.batch_execute(&cut).await.expect("cut");
+    let writer = client.transaction().await.expect("begun");
+    writer.batch_execute("LOCK TABLE approval_authority.logs").await.expect("locked");
+    let page = tokio::spawn({
+        let namespace = namespace.clone();
+        async move { store.events_after(&namespace, end, 10).await }
+    });
+    database.until_a_lock_is_waited_for().await;
+    let append = "UPDATE cut SET revision = 2, version = 2, batch_id = gen_random_uuid();
+        INSERT INTO approval_authority.events SELECT * FROM cut";
+    writer.batch_execute(append).await.expect("appended");
+    writer.commit().await.expect("committed");
+    let page = page.await.expect("no panic").expect("the same history");
+    assert!(page.is_empty(), "{page:?}");
+    let next = database.store().events_after(&namespace, end, 10).await.expect("it goes on");
+    assert_eq!(next.len(), 1);
 }
 
 /// Events written through two servers while a watcher dies and resumes again and again.

@@ -1,0 +1,140 @@
+//! Subscribers that never read, beside one that does.
+
+use std::time::Instant;
+
+use approval_authority::proto::{RequireApprovalRequest, Start, WatchApprovalsResponse};
+use futures_util::future::join_all;
+use tonic::{Code, Streaming};
+
+use super::{
+    Rng, assert_resumable,
+    check::{self, Asked, check_log, check_stream},
+    read_up_to,
+};
+use crate::{
+    database::Database,
+    harness::{Caller, refusal, request},
+    server::Process,
+    watch::{after, from, next},
+};
+
+/// Half of them start at the oldest event, behind the tail, and half at the newest.
+const UNREAD: usize = 200;
+
+const WRITERS: usize = 16;
+
+/// Events before the subscribers come, and after.
+const BEFORE: usize = 480;
+const AFTER: usize = 1_600;
+
+/// What the context of each adds to it.
+const BYTES: usize = 4_000;
+
+/// What the server may keep for each that does not read: a message, what HTTP/2 lets it send ahead, the connection.
+const KEPT_KIB: i64 = 512;
+
+/// And for each that is behind the tail, a page of 250 events that it is in no hurry to take: as rows, as events, and as
+/// what the allocator does not give back.
+const PAGE_KIB: i64 = 3 * 250 * 4;
+
+/// What the rest of the work may take meanwhile: the tail of the log, other pages, other calls.
+const REST_KIB: i64 = 64 * 1024;
+
+/// A request that is about so large.
+pub fn large(workspace: &str, bytes: usize) -> RequireApprovalRequest {
+    let kind = Some(prost_types::value::Kind::StringValue("x".repeat(bytes)));
+    let fields = [("payload".to_owned(), prost_types::Value { kind })];
+    let context = Some(prost_types::Struct { fields: fields.into_iter().collect() });
+    RequireApprovalRequest { context, ..request(workspace, "secret_write") }
+}
+
+async fn write(backend: &Caller, events: std::ops::Range<usize>) {
+    let numbers: Vec<usize> = events.collect();
+    let writers = numbers.chunks(numbers.len() / WRITERS).map(|numbers| async move {
+        for number in numbers {
+            backend.ask(large(&format!("w{number}"), BYTES)).await.expect("held");
+        }
+    });
+    join_all(writers).await;
+}
+
+/// Resident memory of a process, and the most that it has been.
+fn memory(process: &Process) -> [i64; 2] {
+    let status = format!("/proc/{}/status", process.child.id().expect("running"));
+    let status = std::fs::read_to_string(status).expect("a process");
+    ["VmRSS:", "VmHWM:"].map(|key| {
+        let value = status.lines().find_map(|line| line.strip_prefix(key)).expect(key);
+        value.trim().trim_end_matches(" kB").parse().expect("a number")
+    })
+}
+
+/// Reads what a stream has for its subscriber, and goes on behind it if it was closed.
+async fn read_at_last(
+    address: std::net::SocketAddr,
+    mut stream: Streaming<WatchApprovalsResponse>,
+    head: i64,
+) -> (Vec<WatchApprovalsResponse>, usize) {
+    let (mut history, mut closed) = (Vec::new(), 0);
+    while let Err(ended) = read_up_to(&mut stream, head, &mut history).await {
+        assert_resumable(&ended);
+        assert_eq!(refusal(&ended), (Code::Unavailable, "SUBSCRIBER_TOO_SLOW".to_owned()));
+        closed += 1;
+        let cursor = &history.last().expect("the first bookmark").cursor;
+        let viewer = Caller::new(address, "viewer").await;
+        stream = viewer.watch(after(cursor)).await.expect("resumed");
+    }
+    (history, closed)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_that_never_read_cost_one_that_does_nothing() {
+    let database = Database::new().await;
+    let settings = [("LIMITS__WATCHERS_PER_PRINCIPAL", "2000")];
+    let process = Process::with_settings(&database.url, &settings).await;
+    let backend = process.caller("backend").await;
+    write(&backend, 0..BEFORE).await;
+    let head = i64::try_from(BEFORE + AFTER).expect("fits");
+    let [before, _] = memory(&process);
+
+    let opened = (0..UNREAD).map(|number| async move {
+        let start = if number % 2 == 0 { Start::Oldest } else { Start::Unspecified };
+        let viewer = Caller::with_least_windows(process.address, "viewer").await;
+        viewer.watch(from(start)).await.expect("a stream")
+    });
+    let mut unread = join_all(opened).await;
+    let [opened, _] = memory(&process);
+    let alice = process.caller("alice").await;
+    let mut stream = alice.watch(from(Start::Oldest)).await.expect("a stream");
+    let reading = tokio::spawn(async move {
+        let mut history = vec![next(&mut stream).await];
+        read_up_to(&mut stream, head, &mut history).await.expect("it goes on");
+        (history, Instant::now())
+    });
+    write(&backend, BEFORE..BEFORE + AFTER).await;
+    let written = Instant::now();
+    let (history, read) = reading.await.expect("read");
+    let [after, most] = memory(&process);
+    let log = check::log(&database.url).await;
+    assert_eq!(check_stream(&history, Asked::All), []);
+    assert_eq!(check_log(&history, &log), []);
+    println!(
+        "{head} events of {BYTES} bytes beside {UNREAD} that never read: the reader had the last {:?} after its \
+         answer; the server held {before} KiB without them, {opened} with them, {after} at the end, {most} at most",
+        read.saturating_duration_since(written)
+    );
+    let bound = i64::try_from(UNREAD).expect("fits") * (KEPT_KIB + PAGE_KIB / 2) + REST_KIB;
+    assert!(most - before < bound, "{} KiB more, and {bound} are allowed", most - before);
+
+    // At last some of them read. The others go, and hold nothing up.
+    let mut rng = Rng::new("readers");
+    for number in 0..8 {
+        let at = rng.within(0..unread.len());
+        let (history, closed) = read_at_last(process.address, unread.swap_remove(at), head).await;
+        assert_eq!(check_stream(&history, Asked::All), []);
+        let first = check::entries(&history)[0].revision;
+        let due: Vec<_> = log.iter().filter(|entry| entry.revision >= first).cloned().collect();
+        assert_eq!(check_log(&history, &due), []);
+        assert!([1, 1 + i64::try_from(BEFORE).expect("fits")].contains(&first), "{first}");
+        println!("reader {number}: {} messages, closed {closed} times", history.len());
+    }
+}
