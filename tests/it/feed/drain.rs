@@ -75,6 +75,6 @@ async fn every_stream_ends_after_its_last_event_and_nobody_is_waited_for_beyond_
         assert_eq!(refusal(&ended), (Code::Unavailable, "DRAINING".to_owned()));
         assert_eq!(check_stream(&history, Asked::All), []);
         let seen: Vec<String> = entries(&history).into_iter().map(|entry| entry.approval).collect();
-        assert_eq!(seen, [last.clone()], "its last event");
+        assert_eq!(seen, std::slice::from_ref(&last), "its last event");
     }
 }

@@ -247,15 +247,13 @@ fn an_event_that_was_in_the_picture_or_is_lost_after_it_does_not_fit() {
     let (all, unfit) =
         follow(empty.clone(), &[asked.clone(), approved.clone(), used.clone()], true);
     assert_eq!((all.0["a1"], unfit), ((3, ApprovalState::Consumed), vec![]));
-    let (pending, _) = follow(empty.clone(), std::slice::from_ref(&asked), true);
+    let alone = std::slice::from_ref;
+    let (pending, _) = follow(empty.clone(), alone(&asked), true);
     for whole in [true, false] {
-        let (_, twice) = follow(pending.clone(), std::slice::from_ref(&asked), whole);
-        assert_eq!(twice, [asked.clone()]);
-        let (_, lost) = follow(pending.clone(), std::slice::from_ref(&used), whole);
-        assert_eq!(lost, [used.clone()]);
-        let (_, unknown) = follow(empty.clone(), std::slice::from_ref(&approved), whole);
-        assert_eq!(unknown, [approved.clone()]);
+        assert_eq!(follow(pending.clone(), alone(&asked), whole).1, alone(&asked), "twice");
+        assert_eq!(follow(pending.clone(), alone(&used), whole).1, alone(&used), "one is lost");
+        assert_eq!(follow(empty.clone(), alone(&approved), whole).1, alone(&approved), "unknown");
     }
-    assert_eq!(follow(empty.clone(), std::slice::from_ref(&used), false).1, []);
-    assert_eq!(follow(empty, &[used.clone()], true).1, [used]);
+    assert_eq!(follow(empty.clone(), alone(&used), false).1, [], "it had been approved");
+    assert_eq!(follow(empty, alone(&used), true).1, alone(&used));
 }
