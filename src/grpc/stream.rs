@@ -17,14 +17,17 @@ use crate::{error::Error, proto::WatchApprovalsResponse};
 /// A subscriber that has not taken a message for this long is not waited for with a page in hand.
 const IN_A_HURRY: Duration = Duration::from_millis(500);
 
+/// Messages that are made before the first of them is taken, so that making and taking go on side by side.
+const AHEAD: usize = 16;
+
 /// The messages of a watch, and the error that ends it. `unread`: how long a message may wait to be taken.
 pub(super) fn of(
     watch: Watch,
     unread: Duration,
     draining: CancellationToken,
 ) -> impl Stream<Item = Result<WatchApprovalsResponse, Status>> {
-    // One message at a time: what is behind it is still in the table. Boxed, since the channel has room for many.
-    let (sender, receiver) = mpsc::channel::<Box<WatchApprovalsResponse>>(1);
+    // A few messages: what is behind them is still in the table. Boxed, since a channel has room for more than it takes.
+    let (sender, receiver) = mpsc::channel::<Box<WatchApprovalsResponse>>(AHEAD);
     let (end, ended) = oneshot::channel();
     tokio::spawn(async move {
         if let Err(error) = deliver(watch, &sender, unread, &draining).await {
