@@ -69,6 +69,7 @@ pub struct TestServer {
 fn access(policy: &str, tokens: &str) -> Arc<Access> {
     Arc::new(Access {
         tokens: Tokens::parse(tokens).expect("tokens"),
+        mtls: None,
         policy: Arc::new(file::parse(policy).expect("a policy")),
     })
 }
@@ -107,6 +108,7 @@ impl TestServer {
         let server = Server {
             store: store(url),
             access: receiver,
+            tls: None,
             limits,
             retention: RETENTION,
             reflection: true,
