@@ -9,7 +9,7 @@ use tokio::{fs, sync::watch, time::sleep};
 use crate::{config::TlsConfig, grpc::listener::Tls, tls};
 
 /// Between two looks at the files.
-const INTERVAL: Duration = Duration::from_secs(2);
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the server shows, by the files that a deployment names. New files take the place of the old ones for
 /// connections that come from then on, if all of them are good and belong together; otherwise nothing changes.

@@ -154,8 +154,14 @@ impl Process {
 
     pub async fn with_policy(url: &str, policy: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let config = write_deployment(folder.path(), url, "");
+        write_deployment(folder.path(), url, "");
         std::fs::write(folder.path().join("policy.toml"), policy).expect("written");
+        Self::of(folder).await
+    }
+
+    /// `serve` on the deployment in a folder.
+    pub async fn of(folder: TempDir) -> Self {
+        let config = folder.path().join("approval-authority.toml");
         let mut command = program();
         command.env("RUST_LOG", "approval_authority=info").stderr(Stdio::piped());
         command.arg("serve").arg("--config").arg(config);
