@@ -5,7 +5,7 @@ use std::{net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
 
 use approval_authority::proto::WatchApprovalsRequest;
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, HandshakeKind, RootCertStore,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
@@ -150,37 +150,42 @@ async fn callers_with_a_token_come_over_tls_and_plaintext_is_refused() {
     assert_kept_out(other.map(|_| ()), "another authority's name");
 }
 
-#[tokio::test]
-async fn only_http_2_is_spoken() {
-    let secured = Secured::new("uri").await;
-    let socket = || async { TcpStream::connect(secured.process.address).await.expect("there") };
+/// A client that offers some protocols, and remembers its sessions.
+fn client(authority: &Authority, protocols: &[&str]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
-    let authority = CertificateDer::from_pem_slice(secured.authority.pem().as_bytes());
+    let authority = CertificateDer::from_pem_slice(authority.pem().as_bytes());
     roots.add(authority.expect("a certificate")).expect("an authority");
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("known")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    for (protocols, accepted) in [
-        (vec!["h2"], true),
-        (vec!["http/1.1", "h2"], true),
-        (vec!["http/1.1"], false),
-        (vec![], false),
-    ] {
-        let mut config = config.clone();
-        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let name = ServerName::try_from(NAME).expect("a name");
-        let shaken = TlsConnector::from(Arc::new(config)).connect(name, socket().await).await;
-        let served = match shaken {
-            // An HTTP/2 server begins with its settings.
-            Ok(mut stream) => {
-                let read = timeout(PATIENCE, stream.read_u8()).await.expect("an answer or an end");
-                read.is_ok()
-            }
-            Err(_) => false,
-        };
-        assert_eq!(served, accepted, "{protocols:?}");
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    TlsConnector::from(Arc::new(config))
+}
+
+/// How a handshake went, if the server speaks HTTP/2 after it, which begins with its settings.
+async fn spoken(client: &TlsConnector, address: SocketAddr) -> Option<HandshakeKind> {
+    let socket = TcpStream::connect(address).await.expect("there");
+    let name = ServerName::try_from(NAME).expect("a name");
+    let mut stream = client.connect(name, socket).await.ok()?;
+    let read = timeout(PATIENCE, stream.read_u8()).await.expect("an answer or an end");
+    read.ok().and_then(|_| stream.get_ref().1.handshake_kind())
+}
+
+#[tokio::test]
+async fn only_http_2_is_spoken_and_no_session_is_resumed() {
+    let secured = Secured::new("uri").await;
+    let address = secured.process.address;
+    for protocols in [&["h2"][..], &["http/1.1", "h2"]] {
+        let client = client(&secured.authority, protocols);
+        for _ in 0..2 {
+            assert_eq!(spoken(&client, address).await, Some(HandshakeKind::Full), "{protocols:?}");
+        }
+    }
+    for protocols in [&["http/1.1"][..], &[]] {
+        let client = client(&secured.authority, protocols);
+        assert_eq!(spoken(&client, address).await, None, "{protocols:?}");
     }
 }
 
