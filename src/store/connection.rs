@@ -255,23 +255,20 @@ impl Manager for Connector {
 /// One endpoint for each host of a URL that names several.
 fn each_host(url: &Url) -> Result<Vec<Endpoint>, String> {
     let config = &url.config;
-    let mut shared_tls: Option<MakeRustlsConnect> = None;
-    let ports = config.get_ports();
-    let hosts = config.get_hosts().iter().enumerate().map(|(index, host)| {
+    let (ports, addresses) = (config.get_ports(), config.get_hostaddrs());
+    let hosts = config.get_hosts().iter().enumerate();
+    let is_verified = |(index, host)| url.is_verified(host, addresses.get(index));
+    let tls = if hosts.clone().any(is_verified) { Some(tls_of(url)?) } else { None };
+    let endpoints = hosts.map(|(index, host)| {
         let mut one = Config::new();
         match host {
             tokio_postgres::config::Host::Tcp(name) => one.host(name),
             tokio_postgres::config::Host::Unix(path) => one.host_path(path),
         };
-        let address = config.get_hostaddrs().get(index);
-        if let Some(address) = address {
+        if let Some(address) = addresses.get(index) {
             one.hostaddr(*address);
         }
-        let tls = match (url.is_verified(host, address), &shared_tls) {
-            (false, _) => None,
-            (true, Some(tls)) => Some(tls.clone()),
-            (true, None) => Some(shared_tls.insert(tls_of(url)?).clone()),
-        };
+        let tls = tls.clone().filter(|_| is_verified((index, host)));
         one.ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable });
         if let Some(port) = ports.get(index).or(ports.first()) {
             one.port(*port);
@@ -292,9 +289,9 @@ fn each_host(url: &Url) -> Result<Vec<Endpoint>, String> {
         // What was sent and is not acknowledged by then was sent to a machine that is gone.
         let unacknowledged = config.get_tcp_user_timeout().copied();
         one.tcp_user_timeout(unacknowledged.unwrap_or(STATEMENT_PATIENCE));
-        Ok(Endpoint { config: one, tls })
+        Endpoint { config: one, tls }
     });
-    hosts.collect()
+    Ok(endpoints.collect())
 }
 
 fn tls_of(url: &Url) -> Result<MakeRustlsConnect, String> {
