@@ -335,7 +335,8 @@ async fn who_does_not_finish_the_handshake_keeps_nobody_out_and_is_shown_the_doo
         }
         silent.push(socket);
     }
-    secured.ask(None, TOKEN).await.expect("let in");
+    let asked = timeout(PATIENCE, secured.ask(None, TOKEN)).await;
+    asked.expect("nobody is kept out").expect("let in");
     // They were there all the time.
     for socket in &silent {
         let nothing = socket.try_read(&mut [0]).expect_err("neither an answer nor an end");
