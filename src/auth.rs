@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use self::tokens::{TokenHash, Tokens};
+use self::{
+    mtls::Certificate,
+    tokens::{TokenHash, Tokens},
+};
 use crate::{
     error::Error,
     names::{Action, Namespace, Principal, WorkspaceId},
@@ -12,6 +15,7 @@ use crate::{
     store::Store,
 };
 
+pub mod mtls;
 pub mod permissions;
 pub mod tokens;
 
@@ -21,6 +25,8 @@ pub mod tokens;
 pub struct Access {
     /// The credentials that are known.
     pub tokens: Tokens,
+    /// Which name of a client certificate speaks for its holder; unset: none does.
+    pub mtls: Option<mtls::Subject>,
     /// The policy in force.
     pub policy: Arc<Policy>,
 }
@@ -30,6 +36,17 @@ pub struct Access {
 pub enum Credential {
     /// A token of the `tokens` authenticator.
     Token(TokenHash),
+    /// A client certificate of the `mtls` authenticator, verified when the connection was made.
+    Certificate(Arc<Certificate>),
+}
+
+/// All that a caller shows with a call.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shown<'a> {
+    /// The bearer token of the call.
+    pub bearer: Option<&'a str>,
+    /// The verified client certificate of its connection.
+    pub certificate: Option<&'a Arc<Certificate>>,
 }
 
 /// Who a credential speaks for.
@@ -44,17 +61,38 @@ pub struct Identity {
 }
 
 impl Access {
-    /// Who shows this bearer token.
-    pub fn admit(&self, bearer: &str, now: Timestamp) -> Result<Caller, Error> {
-        let credential = Credential::Token(TokenHash::of(bearer)?);
+    /// Who shows this. Exactly one credential: of two, one would have to be chosen, and whoever added the other, be
+    /// it a proxy or a thief, meant something else by it.
+    pub fn admit(&self, shown: Shown, now: Timestamp) -> Result<Caller, Error> {
+        let credential = match (shown.bearer, self.naming(shown.certificate)) {
+            (Some(bearer), None) => Credential::Token(TokenHash::of(bearer)?),
+            (None, Some(certificate)) => Credential::Certificate(certificate.clone()),
+            (Some(_), Some(_)) => {
+                tracing::info!("refused a bearer token beside a client certificate");
+                return Err(Error::Unauthenticated);
+            }
+            (None, None) => return Err(Error::Unauthenticated),
+        };
         let identity = self.identify(&credential, now)?;
         Ok(self.caller(credential, identity))
+    }
+
+    /// A certificate, if it names anybody. One that does not is no credential.
+    fn naming<'a>(
+        &self,
+        certificate: Option<&'a Arc<Certificate>>,
+    ) -> Option<&'a Arc<Certificate>> {
+        let (certificate, subject) = (certificate?, self.mtls?);
+        subject.principal(certificate).is_some().then_some(certificate)
     }
 
     /// Whom a credential speaks for now.
     fn identify(&self, credential: &Credential, now: Timestamp) -> Result<Identity, Error> {
         match credential {
             Credential::Token(hash) => self.tokens.holder(hash, now),
+            Credential::Certificate(certificate) => {
+                self.mtls.ok_or(Error::Unauthenticated)?.holder(certificate, now)
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use self::files::Faulty;
 use crate::store::QUIET;
 
+mod certificates;
 mod dev;
 mod files;
 mod migrate;

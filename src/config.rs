@@ -12,6 +12,10 @@ use serde::Deserialize;
 
 use crate::duration;
 
+mod tls;
+
+pub use tls::{MtlsConfig, TlsConfig};
+
 /// Begins the environment variables that override keys of the file.
 const PREFIX: &str = "APPROVAL_AUTHORITY_";
 
@@ -21,8 +25,8 @@ const LEAST_RETENTION: SignedDuration = SignedDuration::from_hours(24);
 /// Variables with the same beginning that are for the commands of people, and no keys.
 const FOR_PEOPLE: [&str; 3] = ["SERVER", "NAMESPACE", "TOKEN"];
 
-/// A deployment. Every key has a default except `database.url` and `auth.tokens.file`; unknown keys are
-/// refused.
+/// A deployment. Every key has a default except `database.url` and at least one authenticator; unknown keys
+/// are refused.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -52,6 +56,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Whether plaintext is allowed on an address that is not loopback, as where a mesh does TLS.
     pub allow_plaintext: bool,
+    /// What the server shows its callers; unset: it speaks plaintext.
+    pub tls: Option<TlsConfig>,
     /// Whether gRPC reflection is offered.
     pub reflection: bool,
     /// How long calls in progress may take once the server drains.
@@ -63,6 +69,7 @@ impl Default for ServerConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
             allow_plaintext: false,
+            tls: None,
             reflection: true,
             drain_grace: SignedDuration::from_secs(10),
         }
@@ -84,6 +91,9 @@ pub struct DatabaseConfig {
     /// Whether `serve` applies missing migrations.
     #[serde(default)]
     pub migrate_on_start: bool,
+    /// Where the file is, for the paths in the URLs.
+    #[serde(skip)]
+    pub folder: PathBuf,
 }
 
 impl std::fmt::Debug for DatabaseConfig {
@@ -105,7 +115,9 @@ fn default_pool_size() -> usize {
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
     /// Random tokens, by hash.
-    pub tokens: TokensConfig,
+    pub tokens: Option<TokensConfig>,
+    /// Client certificates.
+    pub mtls: Option<MtlsConfig>,
 }
 
 /// `[auth.tokens]`
@@ -182,19 +194,31 @@ impl Config {
             .and_then(config::Config::try_deserialize)
             .map_err(|error| format!("{}: {}", file.display(), describe(&error, file)))?;
         let folder = file.parent().unwrap_or(Path::new("."));
-        read.auth.tokens.file = folder.join(&read.auth.tokens.file);
+        if let Some(tokens) = &mut read.auth.tokens {
+            tokens.file = folder.join(&tokens.file);
+        }
+        read.server.tls = read.server.tls.map(|tls| tls.below(folder));
+        read.database.folder = folder.to_owned();
         read.policy.file = read.policy.file.map(|policy| folder.join(policy));
         read.check().map_err(|why| format!("{}: {why}", file.display()))?;
         Ok(read)
     }
 
     fn check(&self) -> Result<(), String> {
-        let ServerConfig { listen, allow_plaintext, drain_grace, .. } = &self.server;
-        if !listen.ip().is_loopback() && !allow_plaintext {
+        let ServerConfig { listen, allow_plaintext, tls, drain_grace, .. } = &self.server;
+        if tls.is_none() && !listen.ip().is_loopback() && !allow_plaintext {
             return Err(format!(
                 "server.listen = {listen} would take tokens in plaintext from the network; \
-                 set server.allow_plaintext = true only where something else does TLS"
+                 set server.tls, or server.allow_plaintext = true where something else does TLS"
             ));
+        }
+        if self.auth.tokens.is_none() && self.auth.mtls.is_none() {
+            return Err("auth names no authenticator: set auth.tokens or auth.mtls".to_owned());
+        }
+        if self.auth.mtls.is_some() && tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
+            return Err(
+                "auth.mtls needs server.tls.client_ca, which verifies certificates".to_owned()
+            );
         }
         if drain_grace.is_negative() {
             return Err("server.drain_grace must not be negative".to_owned());
@@ -306,7 +330,8 @@ mod tests {
         let config = read(LEAST, &[]).expect("enough");
         assert_eq!(config.server.listen.to_string(), "127.0.0.1:50051");
         assert_eq!(config.database.pool_size, 8);
-        assert!(config.auth.tokens.file.is_absolute(), "relative to the file");
+        let tokens = config.auth.tokens.expect("as in the file");
+        assert!(tokens.file.is_absolute(), "relative to the file");
     }
 
     #[test]

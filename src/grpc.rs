@@ -7,6 +7,7 @@ mod deadline;
 pub mod fields;
 mod guard;
 pub mod limits;
+pub mod listener;
 mod page;
 mod rights;
 pub mod server;

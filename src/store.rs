@@ -1,7 +1,7 @@
 //! The database: the only code that speaks SQL. The submodules hold the statements, a table or an aspect
 //! each; the pool is here.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use deadpool::{
     Runtime,
@@ -25,11 +25,13 @@ pub mod retention;
 mod rows;
 pub mod schema;
 pub mod transaction;
+mod url;
 pub mod workspaces;
 
 pub use connection::Connection;
 use connection::{Connector, Lease};
 pub use failure::Failure;
+use url::Url;
 
 /// Keeps the database's client from logging at "debug", where it prints the parameters of statements, and so what
 /// approvals are about.
@@ -49,6 +51,8 @@ pub struct StoreConfig {
     pub notify_url: Option<String>,
     /// Connections held at most.
     pub pool_size: usize,
+    /// Where the paths in the URLs begin that are relative.
+    pub folder: PathBuf,
 }
 
 impl std::fmt::Debug for StoreConfig {
@@ -71,11 +75,13 @@ pub struct Store {
 impl Store {
     /// A pool for the database; connects when first asked for a connection.
     pub fn new(config: &StoreConfig) -> Result<Self, Error> {
-        let connector = Connector::new(&parse_url("database.url", &config.url)?);
+        let connector = |key, url| Connector::new(key, &Url::parse(key, url, &config.folder)?);
         let listener = match &config.notify_url {
-            None => connector.clone(),
-            Some(url) => Connector::new(&parse_url("database.notify_url", url)?),
+            None => None,
+            Some(url) => Some(connector("database.notify_url", url)?),
         };
+        let connector = connector("database.url", &config.url)?;
+        let listener = listener.unwrap_or_else(|| connector.clone());
         let pool = Pool::builder(connector.clone())
             .max_size(config.pool_size)
             .wait_timeout(Some(connection::CONNECT_PATIENCE))
@@ -119,14 +125,4 @@ impl Store {
     pub fn announcer(&self) -> &notify::Announcer {
         &self.announcer
     }
-}
-
-fn parse_url(key: &str, url: &str) -> Result<tokio_postgres::Config, Error> {
-    // The parser's error does not repeat the URL, which may hold a password.
-    let config: tokio_postgres::Config =
-        url.parse().map_err(|e| Error::invalid(key, format!("is no database URL: {e}")))?;
-    if config.get_hosts().is_empty() {
-        return Err(Error::invalid(key, "names no host"));
-    }
-    Ok(config)
 }

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    auth::{Access, tokens::Tokens},
+    auth::{Access, mtls, tokens::Tokens},
     config::Config,
     document::Fault,
     policy::file::{self, BUILT_IN},
@@ -41,8 +41,11 @@ pub(super) fn read<T>(
 pub(super) fn access(config: &Config) -> Result<watch::Receiver<Arc<Access>>> {
     // Before the files are read, so that no word of a change to them is missed.
     let mut hangups = signal(SignalKind::hangup())?;
-    let files =
-        Files { policy: config.policy.file.clone(), tokens: config.auth.tokens.file.clone() };
+    let files = Files {
+        policy: config.policy.file.clone(),
+        tokens: config.auth.tokens.as_ref().map(|tokens| tokens.file.clone()),
+        mtls: config.auth.mtls.as_ref().map(|mtls| mtls.subject),
+    };
     let (in_force, access) = watch::channel(Arc::new(files.read()?));
     tokio::spawn(async move {
         // A signal that comes while the files are being read is kept for the next turn.
@@ -73,7 +76,9 @@ fn replace(in_force: &watch::Sender<Arc<Access>>, access: Access) {
 struct Files {
     /// None for the built-in policy.
     policy: Option<PathBuf>,
-    tokens: PathBuf,
+    /// None where nobody shows one.
+    tokens: Option<PathBuf>,
+    mtls: Option<mtls::Subject>,
 }
 
 impl Files {
@@ -84,8 +89,14 @@ impl Files {
                 Faulty(faults.iter().map(|fault| format!("the built-in policy: {fault}")).collect())
             }),
         };
-        match (policy, read(&self.tokens, Tokens::parse)) {
-            (Ok(policy), Ok(tokens)) => Ok(Access { tokens, policy: Arc::new(policy) }),
+        let tokens = match &self.tokens {
+            Some(path) => read(path, Tokens::parse),
+            None => Ok(Tokens::default()),
+        };
+        match (policy, tokens) {
+            (Ok(policy), Ok(tokens)) => {
+                Ok(Access { tokens, mtls: self.mtls, policy: Arc::new(policy) })
+            }
             (Ok(_), Err(faulty)) | (Err(faulty), Ok(_)) => Err(faulty),
             (Err(Faulty(policy)), Err(Faulty(tokens))) => Err(Faulty([policy, tokens].concat())),
         }

@@ -8,7 +8,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::files;
+use super::{certificates, files};
 use crate::{
     config::{Config, LimitsConfig, RetentionConfig},
     grpc::{limits::Limits, server::Server},
@@ -41,6 +41,10 @@ pub(super) async fn run(config: PathBuf) -> Result<()> {
 /// Everything that a server stands on, checked; waits for a database that cannot be reached yet.
 pub(super) async fn prepare(config: &Config) -> Result<Server> {
     let access = files::access(config)?;
+    let tls = match &config.server.tls {
+        Some(files) => Some(certificates::watched(files.clone()).await?),
+        None => None,
+    };
     let store = store(config)?;
     while let Err(failure) = fit(&store, config.database.migrate_on_start).await? {
         tracing::warn!(%failure, "waiting for the database");
@@ -52,7 +56,7 @@ pub(super) async fn prepare(config: &Config) -> Result<Server> {
     let retention = Retention { closed_approvals, events };
     let LimitsConfig { watchers, watchers_per_principal } = config.limits;
     let limits = Limits { watchers, watchers_per_principal, unread: UNREAD };
-    Ok(Server { store, access, limits, retention, reflection, drain_grace })
+    Ok(Server { store, access, tls, limits, retention, reflection, drain_grace })
 }
 
 /// The store that the configuration names.
@@ -62,6 +66,7 @@ pub(super) fn store(config: &Config) -> Result<Store> {
         url: database.url.clone(),
         notify_url: (!database.notify_url.is_empty()).then(|| database.notify_url.clone()),
         pool_size: database.pool_size,
+        folder: database.folder.clone(),
     })?)
 }
 

@@ -17,8 +17,9 @@ use tonic::{
     server::NamedService,
 };
 
+use super::listener::Peer;
 use crate::{
-    auth::{Access, Caller, permissions::roles_for},
+    auth::{Access, Caller, Shown, permissions::roles_for},
     error::Error,
     policy::Role,
 };
@@ -38,7 +39,12 @@ impl Guard {
 
     fn admit(&self, request: &http::Request<Body>) -> Result<Caller, Error> {
         let access = self.access.borrow().clone();
-        let caller = access.admit(token(request.headers())?, Timestamp::now())?;
+        let peer = request.extensions().get::<Peer>();
+        let shown = Shown {
+            bearer: token(request.headers())?,
+            certificate: peer.and_then(|peer| peer.certificate.as_ref()),
+        };
+        let caller = access.admit(shown, Timestamp::now())?;
         let roles = roles_for(request.uri().path());
         if caller.holds_any(roles) {
             return Ok(caller);
@@ -49,15 +55,19 @@ impl Guard {
     }
 }
 
-/// The one token that a call shows.
-fn token(headers: &http::HeaderMap) -> Result<&str, Error> {
+/// The one token that a call shows, if it shows any.
+fn token(headers: &http::HeaderMap) -> Result<Option<&str>, Error> {
     let mut given = headers.get_all(http::header::AUTHORIZATION).iter();
-    let (Some(credential), None) = (given.next(), given.next()) else {
-        return Err(Error::Unauthenticated);
+    let credential = match (given.next(), given.next()) {
+        (None, _) => return Ok(None),
+        (Some(credential), None) => credential,
+        (Some(_), Some(_)) => return Err(Error::Unauthenticated),
     };
     let credential = credential.to_str().map_err(|_| Error::Unauthenticated)?;
     match credential.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim_start()),
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+            Ok(Some(token.trim_start()))
+        }
         _ => Err(Error::Unauthenticated),
     }
 }

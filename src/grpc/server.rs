@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::{StreamExt, wrappers::TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{self, Server as Transport};
 use tonic_health::{ServingStatus, server::health_reporter};
@@ -12,6 +11,7 @@ use super::{
     approvals::ApprovalService,
     guard::Guard,
     limits::{Limits, Places},
+    listener::{Tls, connections},
     workspaces::WorkspaceService,
 };
 use crate::{
@@ -40,6 +40,8 @@ pub struct Server {
     pub store: Store,
     /// Who callers are and what they may do, now.
     pub access: watch::Receiver<Arc<Access>>,
+    /// What it shows its callers; unset: it speaks plaintext.
+    pub tls: Option<Tls>,
     /// How much it takes on.
     pub limits: Limits,
     /// How long what is over is kept.
@@ -100,10 +102,8 @@ impl Server {
             .add_optional_service(self.reflection.then(reflection::v1alpha))
             .add_service(guard.protect(approvals))
             .add_service(guard.protect(workspaces));
-        // The transport sets this on sockets that it accepts itself, and not on those it is handed.
-        let connections = TcpListenerStream::new(listener)
-            .map(|accepted| accepted.and_then(|socket| socket.set_nodelay(true).map(|()| socket)));
         let stopped = draining.clone().cancelled_owned();
+        let connections = connections(listener, self.tls);
         let serving = router.serve_with_incoming_shutdown(connections, stopped);
         let following = tokio::spawn(async move { feed.run().await });
         let keeping = tokio::spawn(async move { keeper.run().await });

@@ -1,6 +1,7 @@
 //! Connections: how they are made, lent out, and given up.
 
 use std::{
+    fs,
     ops::Deref,
     sync::{
         Arc,
@@ -11,14 +12,21 @@ use std::{
 
 use deadpool::managed::{Manager, Metrics, Object, RecycleError, RecycleResult};
 use deadpool_postgres::ClientWrapper;
-use futures_util::future::poll_fn;
+use futures_util::{
+    FutureExt,
+    stream::{BoxStream, StreamExt, poll_fn},
+};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_postgres::{
-    AsyncMessage, Config, NoTls, Socket, config::TargetSessionAttrs, error::Severity,
-    tls::NoTlsStream,
+    AsyncMessage, Client, Config, NoTls, Socket,
+    config::{SslMode, TargetSessionAttrs},
+    error::Severity,
+    tls::TlsStream,
 };
+use tokio_postgres_rustls_improved::MakeRustlsConnect;
 
-use super::{Failure, schema};
+use super::{Failure, schema, url::Url};
+use crate::{error::Error, tls};
 
 /// How long one host may take from the first packet to its first answer.
 pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
@@ -117,21 +125,50 @@ impl Drop for Lease {
     }
 }
 
-/// A client, and what has to be polled for it to get anywhere.
-pub(super) type Driven = (tokio_postgres::Client, tokio_postgres::Connection<Socket, NoTlsStream>);
+/// A client, and what the server says beside its answers, which has to be read for the client to get anywhere.
+pub(super) type Driven = (Client, BoxStream<'static, Result<AsyncMessage, tokio_postgres::Error>>);
+
+/// One host of a database.
+#[derive(Clone)]
+struct Endpoint {
+    config: Config,
+    /// None for plaintext.
+    tls: Option<MakeRustlsConnect>,
+}
+
+impl Endpoint {
+    async fn connect(&self) -> Result<Driven, Failure> {
+        match &self.tls {
+            // Boxed: their types are nested so deeply that the compiler would not follow them.
+            None => self.config.connect(NoTls).boxed().await.map(driven),
+            Some(tls) => self.config.connect(tls.clone()).boxed().await.map(driven),
+        }
+        .map_err(Failure::connecting)
+    }
+}
+
+fn driven<S>(session: (Client, tokio_postgres::Connection<Socket, S>)) -> Driven
+where
+    S: TlsStream + Unpin + Send + 'static,
+{
+    let (client, mut driver) = session;
+    (client, poll_fn(move |cx| driver.poll_message(cx)).boxed())
+}
 
 /// Makes the pool's connections. deadpool-postgres drives its own as plain futures, which throws notices
 /// away, and a notice is the only trace of a COMMIT that the standby did not confirm.
 #[derive(Clone)]
 pub(super) struct Connector {
     /// The same database on each of its hosts, in the order given.
-    hosts: Vec<Config>,
+    hosts: Vec<Endpoint>,
     newest: Arc<AtomicU64>,
 }
 
 impl Connector {
-    pub(super) fn new(config: &Config) -> Self {
-        Self { hosts: each_host(config), newest: Arc::default() }
+    /// For the database that the configuration's `key` names.
+    pub(super) fn new(key: &str, url: &Url) -> Result<Self, Error> {
+        let hosts = each_host(url).map_err(|why| Error::invalid(key, why))?;
+        Ok(Self { hosts, newest: Arc::default() })
     }
 
     /// Longer than all hosts together may take.
@@ -142,15 +179,15 @@ impl Connector {
     /// A session that the caller drives, without the checks of the pool's: for migrations and for LISTEN.
     pub(super) async fn connect_unchecked(&self) -> Result<Driven, Failure> {
         self.first_that_answers(|mut host| async move {
-            host.target_session_attrs(TargetSessionAttrs::ReadWrite);
-            host.connect(NoTls).await.map_err(Failure::connecting)
+            host.config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+            host.connect().await
         })
         .await
     }
 
     /// What the first host comes to that does not fail. Each has its own time: one that accepts a connection and
     /// says nothing must not keep us from the others.
-    async fn first_that_answers<T, F>(&self, attempt: impl Fn(Config) -> F) -> Result<T, Failure>
+    async fn first_that_answers<T, F>(&self, attempt: impl Fn(Endpoint) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>>,
     {
@@ -166,13 +203,13 @@ impl Connector {
     }
 
     /// A session for the pool, with a primary that keeps what it acknowledges.
-    async fn connect_to(&self, host: Config) -> Result<Connection, Failure> {
+    async fn connect_to(&self, host: Endpoint) -> Result<Connection, Failure> {
         let generation = self.newest.load(Ordering::Acquire);
-        let (client, mut driver) = host.connect(NoTls).await.map_err(Failure::connecting)?;
+        let (client, mut messages) = host.connect().await?;
         let warnings = Arc::new(AtomicU64::new(0));
         let counter = warnings.clone();
         let task = tokio::spawn(async move {
-            while let Some(message) = poll_fn(|cx| driver.poll_message(cx)).await {
+            while let Some(message) = messages.next().await {
                 match message {
                     Ok(AsyncMessage::Notice(notice)) => {
                         if is_warning(notice.parsed_severity()) {
@@ -215,18 +252,24 @@ impl Manager for Connector {
     }
 }
 
-/// One configuration for each host of one that names several.
-fn each_host(config: &Config) -> Vec<Config> {
-    let ports = config.get_ports();
-    let hosts = config.get_hosts().iter().enumerate().map(|(index, host)| {
+/// One endpoint for each host of a URL that names several.
+fn each_host(url: &Url) -> Result<Vec<Endpoint>, String> {
+    let config = &url.config;
+    let (ports, addresses) = (config.get_ports(), config.get_hostaddrs());
+    let hosts = config.get_hosts().iter().enumerate();
+    let is_verified = |(index, host)| url.is_verified(host, addresses.get(index));
+    let tls = if hosts.clone().any(is_verified) { Some(tls_of(url)?) } else { None };
+    let endpoints = hosts.map(|(index, host)| {
         let mut one = Config::new();
         match host {
             tokio_postgres::config::Host::Tcp(name) => one.host(name),
             tokio_postgres::config::Host::Unix(path) => one.host_path(path),
         };
-        if let Some(address) = config.get_hostaddrs().get(index) {
+        if let Some(address) = addresses.get(index) {
             one.hostaddr(*address);
         }
+        let tls = tls.clone().filter(|_| is_verified((index, host)));
+        one.ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable });
         if let Some(port) = ports.get(index).or(ports.first()) {
             one.port(*port);
         }
@@ -235,7 +278,6 @@ fn each_host(config: &Config) -> Vec<Config> {
         config.get_dbname().map(|name| one.dbname(name));
         config.get_options().map(|options| one.options(options));
         one.application_name(config.get_application_name().unwrap_or("approval-authority"));
-        one.ssl_mode(config.get_ssl_mode());
         one.ssl_negotiation(config.get_ssl_negotiation());
         one.target_session_attrs(config.get_target_session_attrs());
         one.channel_binding(config.get_channel_binding());
@@ -247,9 +289,23 @@ fn each_host(config: &Config) -> Vec<Config> {
         // What was sent and is not acknowledged by then was sent to a machine that is gone.
         let unacknowledged = config.get_tcp_user_timeout().copied();
         one.tcp_user_timeout(unacknowledged.unwrap_or(STATEMENT_PATIENCE));
-        one
+        Endpoint { config: one, tls }
     });
-    hosts.collect()
+    Ok(endpoints.collect())
+}
+
+fn tls_of(url: &Url) -> Result<MakeRustlsConnect, String> {
+    let roots = match &url.authorities {
+        None => tls::system_roots()
+            .map_err(|why| format!("wants TLS, and names no sslrootcert: {why}"))?,
+        Some(path) => {
+            let pem = fs::read(path).map_err(|error| {
+                format!("sslrootcert {} cannot be read: {error}", path.display())
+            })?;
+            tls::roots(&pem).map_err(|why| format!("sslrootcert {} {why}", path.display()))?
+        }
+    };
+    Ok(MakeRustlsConnect::new(tls::database_client(roots)?))
 }
 
 fn silent() -> Failure {

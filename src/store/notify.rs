@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::poll_fn;
+use futures_util::StreamExt;
 use tokio::sync::{Notify, broadcast};
 use tokio_postgres::AsyncMessage;
 
@@ -102,10 +102,10 @@ impl Store {
     }
 
     async fn listen(&self, connected: impl FnOnce()) -> Result<(), Failure> {
-        let (client, mut driver) = self.listener.connect_unchecked().await?;
+        let (client, mut messages) = self.listener.connect_unchecked().await?;
         let announcer = self.announcer.clone();
         let mut reader = tokio::spawn(async move {
-            while let Some(Ok(message)) = poll_fn(|cx| driver.poll_message(cx)).await {
+            while let Some(Ok(message)) = messages.next().await {
                 if let AsyncMessage::Notification(notification) = message
                     && let Ok(namespace) = Namespace::parse(notification.payload())
                 {

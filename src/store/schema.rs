@@ -1,6 +1,6 @@
 //! Migrations, and what a server asks of the database before it works with it.
 
-use futures_util::future::poll_fn;
+use futures_util::StreamExt;
 use refinery::{Migration, Runner};
 
 use super::{Connection, Failure, Store};
@@ -154,10 +154,8 @@ impl Store {
 
     /// A connection of its own, without the timeouts of the service: a migration may take long.
     async fn unpooled(&self) -> Result<tokio_postgres::Client, Failure> {
-        let (client, mut driver) = self.connector.connect_unchecked().await?;
-        tokio::spawn(async move {
-            while let Some(Ok(_)) = poll_fn(|cx| driver.poll_message(cx)).await {}
-        });
+        let (client, mut messages) = self.connector.connect_unchecked().await?;
+        tokio::spawn(async move { while let Some(Ok(_)) = messages.next().await {} });
         Ok(client)
     }
 }

@@ -102,7 +102,8 @@ pub async fn connect(url: &str) -> Client {
 }
 
 pub fn store(url: &str) -> Store {
-    let config = StoreConfig { url: url.to_owned(), notify_url: None, pool_size: 8 };
+    let config =
+        StoreConfig { url: url.to_owned(), notify_url: None, pool_size: 8, folder: PathBuf::new() };
     Store::new(&config).expect("a store")
 }
 

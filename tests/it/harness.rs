@@ -134,7 +134,8 @@ impl Caller {
         Self::over(channel, credential)
     }
 
-    fn over(channel: Channel, credential: Option<MetadataValue<Ascii>>) -> Self {
+    /// By a channel of the test's own.
+    pub fn over(channel: Channel, credential: Option<MetadataValue<Ascii>>) -> Self {
         let with = Credential(credential);
         Self {
             approvals: ApprovalServiceClient::with_interceptor(channel.clone(), with.clone()),

@@ -1,9 +1,11 @@
 //! Tests through the wire: a real PostgreSQL, real servers, real clients. Each test has a database of its own
 //! on a cluster that the run starts, and that is gone when the run is, however it ends.
 
+mod certificates;
 mod commands;
 mod cycle;
 mod database;
+mod database_tls;
 mod failover;
 mod feed;
 mod harness;
@@ -28,6 +30,7 @@ mod server;
 mod service;
 mod settling;
 mod subscribers;
+mod tls;
 mod waiting;
 mod wake_ups;
 mod walkthrough;

@@ -69,6 +69,7 @@ pub struct TestServer {
 fn access(policy: &str, tokens: &str) -> Arc<Access> {
     Arc::new(Access {
         tokens: Tokens::parse(tokens).expect("tokens"),
+        mtls: None,
         policy: Arc::new(file::parse(policy).expect("a policy")),
     })
 }
@@ -107,6 +108,7 @@ impl TestServer {
         let server = Server {
             store: store(url),
             access: receiver,
+            tls: None,
             limits,
             retention: RETENTION,
             reflection: true,
@@ -161,8 +163,14 @@ impl Process {
 
     async fn launch(url: &str, policy: &str, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let config = write_deployment(folder.path(), url, "");
+        write_deployment(folder.path(), url, "");
         std::fs::write(folder.path().join("policy.toml"), policy).expect("written");
+        Self::of(folder).await
+    }
+
+    /// `serve` on the deployment in a folder.
+    pub async fn of(folder: TempDir) -> Self {
+        let config = folder.path().join("approval-authority.toml");
         let mut command = program();
         let settings =
             settings.iter().map(|(key, value)| (format!("APPROVAL_AUTHORITY_{key}"), value));
