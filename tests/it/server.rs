@@ -165,11 +165,15 @@ impl Process {
         let folder = tempfile::tempdir().expect("a folder");
         write_deployment(folder.path(), url, "");
         std::fs::write(folder.path().join("policy.toml"), policy).expect("written");
-        Self::of(folder).await
+        Self::on(folder, settings).await
     }
 
     /// `serve` on the deployment in a folder.
     pub async fn of(folder: TempDir) -> Self {
+        Self::on(folder, &[]).await
+    }
+
+    async fn on(folder: TempDir, settings: &[(&str, &str)]) -> Self {
         let config = folder.path().join("approval-authority.toml");
         let mut command = program();
         let settings =

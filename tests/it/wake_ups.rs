@@ -50,7 +50,12 @@ async fn what_is_decided_before_the_tail_begins_is_heard() {
     let service = Service::new().await;
     let id = service.pending().await;
     // A feed whose only connection is taken, so that its tailer cannot begin.
-    let config = StoreConfig { url: service.database.url.clone(), notify_url: None, pool_size: 1 };
+    let config = StoreConfig {
+        url: service.database.url.clone(),
+        notify_url: None,
+        pool_size: 1,
+        folder: ".".into(),
+    };
     let store = Store::new(&config).expect("a store");
     let taken = store.begin_snapshot().await.expect("a connection");
     let feed = Feed::new(store);
