@@ -1,4 +1,4 @@
--- What the keeper needs: which open approvals time has come for, and how far each has climbed.
+-- How far each pending approval has climbed, and when it climbs on. By itself: it locks readers out, for a moment.
 
 ALTER TABLE approval_authority.approvals
     ADD COLUMN escalate_after_ms jsonb NOT NULL DEFAULT '[]',
@@ -9,37 +9,5 @@ COMMENT ON COLUMN approval_authority.approvals.escalate_after_ms IS
 COMMENT ON COLUMN approval_authority.approvals.escalated_to IS 'The last ancestor it was brought before';
 COMMENT ON COLUMN approval_authority.approvals.escalate_time IS
     'While pending: when it is to be brought before the next. The keeper alone moves it without an event';
-
--- LEAST passes over what is null. A server of before this migration leaves escalate_time behind when it settles a
--- request, so that no constraint forbids it: the keeper clears it away.
---
--- To make an index tells the planner how many rows the table has. On the table that nobody has used yet that would
--- be none, and what V3 has it believe would be gone; so there are rows while it is made.
-DO $$
-DECLARE
-    in_use boolean := EXISTS (SELECT l.namespace FROM approval_authority.logs AS l);
-BEGIN
-    IF NOT in_use THEN
-        INSERT INTO approval_authority.logs (namespace, epoch) VALUES ('default', gen_random_uuid());
-        INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash,
-            requested_by, on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms,
-            policy_digest, recent_denials, create_time, state, version, expire_time)
-        SELECT 'default', gen_random_uuid(), 'workspace-' || n % 500, 'action-' || n % 4, '{}',
-            sha256(convert_to(n::text, 'UTF8')), 'tokens:backend-' || n % 3, '', '', 1, 1, 1, '', 0, t.time,
-            'EXPIRED', 2, t.time
-        FROM generate_series(1, 4000) AS n
-        CROSS JOIN LATERAL (SELECT timestamptz '2026-01-01 00:00:00Z' + n * interval '1 minute' AS time) AS t;
-    END IF;
-
-    CREATE INDEX approvals_due ON approval_authority.approvals (namespace, (least(expire_time, escalate_time)))
-        WHERE state IN ('PENDING', 'APPROVED');
-
-    IF NOT in_use THEN
-        DELETE FROM approval_authority.approvals WHERE namespace = 'default';
-        DELETE FROM approval_authority.logs WHERE namespace = 'default';
-    END IF;
-END
-$$;
-COMMENT ON INDEX approval_authority.approvals_due IS 'Finds what the keeper has to see to';
 
 INSERT INTO approval_authority.schema_compatibility (migration, oldest_server) VALUES (4, '0.1.0');

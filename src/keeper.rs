@@ -8,8 +8,10 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::timeout;
 
 use crate::{
+    error::Error,
     ledger::Ledger,
     store::{Failure, Store},
 };
@@ -20,6 +22,9 @@ pub use retention::Retention;
 
 /// Between two looks at what is due: what lapses while nobody calls is settled within about this time.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the next look waits for what the last one has found.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Approvals that are seen to between two looks. Where there are more, the next look follows at once.
 const AT_ONCE: i64 = 1000;
@@ -58,7 +63,11 @@ impl Keeper {
     /// Returns how many were seen to.
     async fn see_to_what_is_due(&self) -> Result<i64, Failure> {
         let due = self.store.due(AT_ONCE).await?;
-        let work = due.iter().map(|(namespace, id)| self.ledger.keep(namespace, *id));
+        // One that hangs, as behind a lock, goes on by itself: the others are not to wait for it.
+        let work = due.iter().map(|(namespace, id)| async {
+            let keeping = self.ledger.keep(namespace, *id);
+            timeout(PATIENCE, keeping).await.unwrap_or(Err(Error::StoreUnavailable))
+        });
         let mut seen_to = 0;
         for (done, (namespace, id)) in join_all(work).await.into_iter().zip(&due) {
             match done {

@@ -128,6 +128,12 @@ impl Principal {
 }
 
 impl OnBehalfOf {
+    /// A name that was checked when it was stored, perhaps by rules that were not yet as strict: what is there must
+    /// stay readable.
+    pub(crate) fn stored(name: &str) -> Self {
+        Self(name.into())
+    }
+
     /// Whether this may be a name of the principal. A backend spells people as its own directory does, so case,
     /// another source's prefix and a mail domain make no difference. It can only be too cautious: what it takes
     /// for the same person may not approve.

@@ -3,26 +3,29 @@
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    approval::gate::{Gate, Require},
+    approval::{
+        Terms,
+        gate::{Gate, Require},
+    },
     error::Error,
     feed::Feed,
     ledger::Ledger,
 };
 
 /// Asks the gate and, where the answer is that people are being asked, waits: until something is decided, and then
-/// asks again, if it is `still_allowed`; until `until`; or until it is `released`, be it that the server drains.
+/// asks again, on the terms that are `renewed`, if any still are; until `until`; or until it is `released`, be it that the server drains.
 ///
 /// What the feed says only wakes: every answer is the ledger's.
-pub async fn require<Allowed>(
+pub async fn require<Renewed>(
     ledger: &Ledger,
     feed: &Feed,
-    call: Require,
+    mut call: Require,
     until: Instant,
-    mut still_allowed: impl FnMut() -> Allowed,
+    mut renewed: impl FnMut() -> Renewed,
     released: impl Future<Output = ()>,
 ) -> Result<Gate, Error>
 where
-    Allowed: Future<Output = Result<(), Error>>,
+    Renewed: Future<Output = Result<Option<Terms>, Error>>,
 {
     if until <= Instant::now() {
         return ledger.require(call).await;
@@ -37,7 +40,11 @@ where
             Gate::Pending(_) => {}
         }
         tokio::select! {
-            () = waiter.wake() => still_allowed().await?,
+            () = waiter.wake() => match renewed().await? {
+                Some(terms) => call.terms = terms,
+                // The policy asks for nothing any more; whoever calls again is told so.
+                None => return Ok(gate),
+            },
             () = sleep_until(until) => return Ok(gate),
             () = &mut released => return Ok(gate),
         }

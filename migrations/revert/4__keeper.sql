@@ -1,5 +1,4 @@
 -- Takes V4 back. What was to be escalated is not, any more.
-DROP INDEX approval_authority.approvals_due;
 ALTER TABLE approval_authority.approvals
     DROP COLUMN escalate_time,
     DROP COLUMN escalated_to,

@@ -62,7 +62,8 @@ pub struct Waiter {
     /// Keeps the tailer alive.
     tail: Arc<Tail>,
     request_hash: RequestHash,
-    woken: watch::Receiver<()>,
+    /// Taken when this is dropped.
+    woken: Option<watch::Receiver<()>>,
 }
 
 impl Waiter {
@@ -72,13 +73,17 @@ impl Waiter {
                 tail.waiting.by_request.lock().unwrap_or_else(PoisonError::into_inner);
             by_request.entry(request_hash).or_insert_with(|| watch::channel(()).0).subscribe()
         };
-        Self { tail, request_hash, woken }
+        Self { tail, request_hash, woken: Some(woken) }
     }
 
     /// Returns once it is worth asking again: something was settled since this waiter was made, or since this
     /// returned last.
     pub async fn wake(&mut self) {
-        if self.woken.changed().await.is_err() {
+        let changed = match &mut self.woken {
+            Some(woken) => woken.changed().await.is_ok(),
+            None => false,
+        };
+        if !changed {
             // The sender is removed by the last that waits only.
             std::future::pending::<()>().await;
         }
@@ -89,8 +94,10 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         let mut by_request =
             self.tail.waiting.by_request.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, so that of two that go at once the second sees that it is the last.
+        drop(self.woken.take());
         let waiting = by_request.get(&self.request_hash);
-        if waiting.is_some_and(|sender| sender.receiver_count() <= 1) {
+        if waiting.is_some_and(|sender| sender.receiver_count() == 0) {
             by_request.remove(&self.request_hash);
         }
     }

@@ -19,7 +19,7 @@ use super::{
     stream, watch,
 };
 use crate::{
-    approval::{Operation, gate::Require},
+    approval::{Operation, Terms, gate::Require},
     auth::{Access, Caller, Scope, permissions::READERS},
     error::Error,
     feed::{Feed, cursor::Cursor},
@@ -174,14 +174,16 @@ impl ApprovalService {
             }
         };
         let Asked { namespace, operation, reason, key, .. } = asked;
-        let workspace = operation.workspace_id.clone();
+        let (workspace, action) = (operation.workspace_id.clone(), operation.action.clone());
         let rights = Rights::new(&self.access, caller, REQUESTERS, namespace.clone());
-        let still_allowed =
-            || still_requests(rights.clone(), self.store.clone(), workspace.clone());
+        let renewed = || {
+            let (rights, store) = (rights.clone(), self.store.clone());
+            renewed_terms(rights, store, workspace.clone(), action.clone())
+        };
         let call = Require { namespace, operation, reason, key, terms };
         let released = self.draining.cancelled();
-        let gate = waiting::require(&self.ledger, &self.feed, call, until, still_allowed, released)
-            .await?;
+        let gate =
+            waiting::require(&self.ledger, &self.feed, call, until, renewed, released).await?;
         convert::gate(&gate)
     }
 
@@ -250,17 +252,20 @@ impl ApprovalService {
     }
 }
 
-/// Whether a caller that has waited may still ask.
-async fn still_requests(
+/// On which terms a caller that has waited asks again, by what is in force now; none where nothing is asked any more.
+async fn renewed_terms(
     mut rights: Rights,
     store: Store,
     workspace: WorkspaceId,
-) -> Result<(), Error> {
+    action: Action,
+) -> Result<Option<Terms>, Error> {
     let scope = rights.now()?;
-    if scope.holds_for(&store, rights.namespace(), &workspace).await? {
-        Ok(())
-    } else {
-        Err(Error::RoleMissing)
+    if !scope.holds_for(&store, rights.namespace(), &workspace).await? {
+        return Err(Error::RoleMissing);
+    }
+    match rights.policy().gating(&action)? {
+        Gating::Gated(terms) => Ok(Some(terms)),
+        Gating::NotGated => Ok(None),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     auth::{Access, Caller, Scope},
     error::Error,
     names::Namespace,
-    policy::Role,
+    policy::{Policy, Role},
 };
 
 /// Between two looks at a caller's rights.
@@ -54,9 +54,19 @@ impl Rights {
         self.caller.scope(self.roles, &self.namespace).ok_or(Error::RoleMissing)
     }
 
+    /// The policy by which they were looked at last.
+    pub(super) fn policy(&self) -> &Policy {
+        &self.caller.policy
+    }
+
     /// Where the call is made.
     pub(super) fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// Whether they should be looked at again.
+    pub(super) fn are_stale(&self) -> bool {
+        self.access.has_changed().unwrap_or(false) || Instant::now() >= self.due
     }
 
     /// Waits until they should be looked at again. Nothing is lost when the future is dropped before it is ready.

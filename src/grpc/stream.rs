@@ -35,13 +35,47 @@ pub(super) fn of(
             let _ = end.send(error);
         }
     });
-    stream::unfold((receiver, Some(ended)), |(mut receiver, mut ended)| async move {
-        if let Some(message) = receiver.recv().await {
-            return Some((Ok(*message), (receiver, ended)));
-        }
-        let error = ended.take()?.await.ok()?;
-        Some((Err(Status::from(error)), (receiver, ended)))
+    let delivery = Delivery { receiver, ended, error: None };
+    stream::unfold(delivery, |mut delivery| async move {
+        let message = delivery.next().await?;
+        Some((message.map_err(Status::from), delivery))
     })
+}
+
+/// The subscriber's side.
+struct Delivery {
+    receiver: mpsc::Receiver<Box<WatchApprovalsResponse>>,
+    ended: oneshot::Receiver<Error>,
+    /// Why it ended, once that is known.
+    error: Option<Error>,
+}
+
+impl Delivery {
+    /// The next message; the error that ends the stream, after the last; then nothing.
+    async fn next(&mut self) -> Option<Result<WatchApprovalsResponse, Error>> {
+        if self.error.is_none() {
+            self.error = self.ended.try_recv().ok();
+        }
+        if let Some(Error::Unauthenticated | Error::RoleMissing) = self.error {
+            // What was made for it before is not for it any more.
+            self.receiver.close();
+            while self.receiver.try_recv().is_ok() {}
+        }
+        if let Some(message) = self.receiver.recv().await {
+            return Some(Ok(*message));
+        }
+        if self.ended.is_terminated() && self.error.is_none() {
+            return None;
+        }
+        let error = match self.error.take() {
+            Some(error) => error,
+            None => match (&mut self.ended).await {
+                Ok(error) => error,
+                Err(_) => Error::internal("a stream ended without a word"),
+            },
+        };
+        Some(Err(error))
+    }
 }
 
 /// Returns when the subscriber has gone; the error is for it to be told.

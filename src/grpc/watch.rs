@@ -23,7 +23,7 @@ use crate::{
 const QUIET: Duration = Duration::from_secs(15);
 
 /// Pending approvals that are read at once.
-const PENDING_PAGE: usize = 50;
+const PENDING_PAGE: usize = 16;
 
 /// Which events a subscriber is sent.
 struct Filter {
@@ -173,7 +173,18 @@ impl Watch {
         &mut self,
         draining: &CancellationToken,
     ) -> Result<WatchApprovalsResponse, Error> {
-        if !self.pending.is_empty() && self.first.len() <= 1 {
+        if self.rights.are_stale() {
+            let scope = self.rights.now()?;
+            if scope != self.filter.scope && !self.first.is_empty() {
+                // What is still to be sent was chosen for other rights.
+                return Err(Error::StoreUnavailable);
+            }
+            self.filter.scope = scope;
+        }
+        if !self.first.is_empty() && draining.is_cancelled() {
+            return Err(Error::Draining);
+        }
+        while !self.pending.is_empty() && self.first.len() <= 1 {
             Box::pin(self.read_pending()).await?;
         }
         if let Some(first) = self.first.pop_front() {
@@ -214,13 +225,17 @@ impl Watch {
 
     /// Reads on in the pending approvals, in front of the bookmark that ends them.
     async fn read_pending(&mut self) -> Result<(), Error> {
-        if self.rights.now()? != self.filter.scope {
-            // What is still to be sent was chosen for other rights.
-            return Err(Error::RoleMissing);
-        }
         let ids: Vec<Uuid> = self.pending.drain(..PENDING_PAGE.min(self.pending.len())).collect();
+        if self.pending.is_empty() {
+            // Its room would be kept for as long as the stream lives.
+            self.pending = VecDeque::new();
+        }
         let bookmark = self.first.pop_back();
         let approvals = self.store.approvals_as_of(&self.namespace, &ids, self.revision).await?;
+        if approvals.len() < ids.len() {
+            // Retention has taken the events that told how these were.
+            return Err(Error::CursorExpired);
+        }
         for approval in &approvals {
             let message = Some(Message::PendingApproval(convert::approval(approval)?));
             self.first.push_back(WatchApprovalsResponse { message, cursor: String::new() });

@@ -34,19 +34,28 @@ pub(super) async fn run(store: &Store, retention: Retention) {
 
 async fn one_round(store: &Store, retention: Retention) -> Result<(), Failure> {
     for namespace in store.logs_to_cut(retention.events).await? {
-        let mut events = 0;
-        loop {
-            match store.cut_log(&namespace, retention.events).await? {
-                0 => break,
-                cut => events += cut,
-            }
-        }
-        if events > 0 {
-            tracing::info!(%namespace, events, "old events were cut off the log");
+        if let Err(failure) = cut(store, &namespace, retention.events).await {
+            tracing::warn!(%failure, %namespace, "the log could not be cut; the next round will");
         }
     }
     for namespace in store.logs_to_clear(retention.closed_approvals).await? {
-        clear(store, &namespace, retention.closed_approvals).await?;
+        if let Err(failure) = clear(store, &namespace, retention.closed_approvals).await {
+            tracing::warn!(%failure, %namespace, "old approvals could not be deleted; the next round will");
+        }
+    }
+    Ok(())
+}
+
+async fn cut(store: &Store, namespace: &Namespace, age: SignedDuration) -> Result<(), Failure> {
+    let mut events = 0;
+    loop {
+        match store.cut_log(namespace, age).await? {
+            0 => break,
+            cut => events += cut,
+        }
+    }
+    if events > 0 {
+        tracing::info!(%namespace, events, "old events were cut off the log");
     }
     Ok(())
 }

@@ -75,7 +75,13 @@ pub fn parse(text: &str) -> Result<Policy, Vec<Fault>> {
 /// The actions that a file lists; those that are built in, where it lists none. A built-in action keeps what the
 /// file does not say of it, so that its quorum is not lowered by being left out.
 fn actions_of(written: &PolicyFile, built_in: &PolicyFile) -> Vec<(Spanned<String>, RuleTable)> {
-    let own = built_in.actions.clone().unwrap_or_default();
+    let mut own = built_in.actions.clone().unwrap_or_default();
+    let asked = written.defaults.approvals_required.as_ref().map(|count| *count.get_ref());
+    for (_, table) in &mut own {
+        // Nor is it lowered by being built in, where the file asks for more of every action.
+        let quorum = table.approvals_required.take();
+        table.approvals_required = quorum.filter(|own| asked <= Some(*own.get_ref()));
+    }
     let Some(mut actions) = written.actions.clone() else { return own };
     for (name, own) in own {
         if let Some((_, table)) = actions.iter_mut().find(|(listed, _)| *listed == name) {

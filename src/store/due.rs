@@ -10,15 +10,16 @@ use crate::names::{Namespace, WorkspaceId};
 /// Approvals of one namespace that are seen to at once: a batch of the ledger's.
 const OF_A_NAMESPACE: i64 = 128;
 
-/// One index lookup for each namespace, so that one with much to do keeps no other waiting.
+/// One index lookup for each namespace. Which come first is left to chance, so that some with much to do keep no
+/// other waiting for long.
 const DUE: &str = "-- due(): open approvals whose time has come
-WITH instant AS MATERIALIZED (SELECT approval_authority.clock() AS now)
-SELECT d.namespace, d.id FROM instant AS i
-CROSS JOIN approval_authority.logs AS l
+SELECT d.namespace, d.id FROM (
+    SELECT l.namespace FROM approval_authority.logs AS l ORDER BY random()
+) AS l
 CROSS JOIN LATERAL (
     SELECT a.namespace, a.id FROM approval_authority.approvals AS a
     WHERE a.namespace = l.namespace AND a.state IN ('PENDING', 'APPROVED')
-        AND least(a.expire_time, a.escalate_time) <= i.now
+        AND least(a.expire_time, a.escalate_time) <= $3
     ORDER BY a.namespace, least(a.expire_time, a.escalate_time) LIMIT $1
 ) AS d LIMIT $2";
 
@@ -35,11 +36,12 @@ SELECT p.approval_id, p.id FROM path AS p ORDER BY p.approval_id, p.distance";
 impl Store {
     /// At most `limit` open approvals, of all namespaces, whose time to lapse or to climb has come.
     pub async fn due(&self, limit: i64) -> Result<Vec<(Namespace, Uuid)>, Failure> {
+        let now = self.clock().await?;
         let lease = self.reading_connection().await?;
         let rows = lease
             .patiently(async {
                 let statement = lease.prepare_cached(DUE).await?;
-                lease.query(&statement, &[&OF_A_NAMESPACE, &limit]).await
+                lease.query(&statement, &[&OF_A_NAMESPACE, &limit, &now]).await
             })
             .await?;
         rows.iter()

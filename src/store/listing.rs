@@ -43,9 +43,10 @@ const PENDING: &str =
     "-- pending_approvals(): those that were brought before some workspaces, oldest first
 SELECT a.id FROM approval_authority.approvals AS a
 WHERE a.namespace = $1 AND a.state = 'PENDING' AND ($2::text[] IS NULL OR a.workspace_id = ANY($2))
-    AND ($3::text[] IS NULL OR EXISTS (
+    AND ($3::text[] IS NULL OR (
         SELECT e.revision FROM approval_authority.events AS e
-        WHERE e.namespace = $1 AND e.approval_id = a.id AND e.workspace_id = ANY($3)))
+        WHERE e.namespace = $1 AND e.approval_id = a.id AND e.workspace_id = ANY($3)
+        ORDER BY e.namespace, e.approval_id, e.version LIMIT 1) IS NOT NULL)
 ORDER BY a.namespace, a.id";
 
 /// Each event holds the whole of what its approval was then, so the last one up to a revision tells it.

@@ -158,6 +158,7 @@ impl Store {
                     lease.query_opt(&statement, &[&namespace.as_str()]).await
                 })
                 .await?;
+            drop(lease);
             match row {
                 Some(row) => return from_row(&row),
                 None => self.create_log(namespace).await?,

@@ -52,15 +52,20 @@ const RAISE_FLOOR: &str = "-- raise_floor(): in the transaction that cuts
 UPDATE approval_authority.logs SET floor_revision = $2, floor_tag = $3
 WHERE namespace = $1 AND floor_revision < $2";
 
-/// Of those whose events are gone, and only once no cooldown hangs on them.
+/// Of those whose events are gone, and only once no cooldown hangs on them. A subquery with a LIMIT is an index lookup
+/// for each; NOT EXISTS can become a walk through all events for each.
 const OLD_APPROVALS: &str = "-- old_approvals(): closed ones that nothing refers to any more
 SELECT a.id FROM approval_authority.approvals AS a
 WHERE a.namespace = $1 AND a.id > $2 AND a.id < $3 AND a.state NOT IN ('PENDING', 'APPROVED')
     AND a.expire_time < $4 AND (a.cooldown_end IS NULL OR a.cooldown_end < $5)
-    AND NOT EXISTS (
-        SELECT e.revision FROM approval_authority.events AS e
-        WHERE e.namespace = $1 AND e.approval_id = a.id)
+    AND (SELECT e.revision FROM approval_authority.events AS e
+        WHERE e.namespace = $1 AND e.approval_id = a.id
+        ORDER BY e.namespace, e.approval_id, e.version LIMIT 1) IS NULL
 ORDER BY a.namespace, a.id LIMIT $6 FOR UPDATE SKIP LOCKED";
+
+const OLDEST_TIME: &str = "-- oldest_time(): of what is left of a log
+SELECT e.event_time FROM approval_authority.events AS e
+WHERE e.namespace = $1 ORDER BY e.namespace, e.revision LIMIT 1";
 
 const DELETE_APPROVALS: &str = "-- delete_approvals(): with their verdicts
 DELETE FROM approval_authority.approvals WHERE namespace = $1 AND id = ANY($2)";
@@ -113,7 +118,8 @@ impl Store {
         Ok(last)
     }
 
-    async fn clock(&self) -> Result<Timestamp, Failure> {
+    /// The time, for what is not a part of a transaction.
+    pub(super) async fn clock(&self) -> Result<Timestamp, Failure> {
         let lease = self.reading_connection().await?;
         let row = lease.patiently(lease.query_one(CLOCK, &[])).await?;
         Columns::of(&row).next()
@@ -167,7 +173,10 @@ async fn clear(
     let now: Timestamp = Columns::of(&tx.query_one(CLOCK, &[]).await?).next()?;
     let cutoff = cutoff(now, age);
     let name = namespace.as_str();
-    let before = first_id(cutoff);
+    // What was requested since the oldest event that is left still has its events.
+    let oldest = tx.query_opt(OLDEST_TIME, &[&name]).await?;
+    let oldest = oldest.map(|row| Columns::of(&row).next()).transpose()?.unwrap_or(cutoff);
+    let before = first_id(cutoff.min(oldest));
     let rows = tx.query(OLD_APPROVALS, &[&name, &after, &before, &cutoff, &now, &CHUNK]).await?;
     let ids: Vec<Uuid> =
         rows.iter().map(|row| Columns::of(row).next()).collect::<Result<_, _>>()?;

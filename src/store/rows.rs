@@ -118,7 +118,7 @@ pub(super) fn request(columns: &mut Columns<'_>) -> Result<Request, Failure> {
             requested_by: columns.name(Principal::parse)?,
             on_behalf_of: match columns.next()? {
                 "" => None,
-                name => Some(OnBehalfOf::parse(name).map_err(Failure::corrupt)?),
+                name => Some(OnBehalfOf::stored(name)),
             },
         },
         reason: columns.name(Text::parse)?,

@@ -147,6 +147,8 @@ impl Store {
 
     async fn try_migrate(&self) -> Result<Vec<String>, Failure> {
         let mut client = self.unpooled().await?;
+        // A migration that waits for a lock has everybody wait behind it: better it gives up and tries again.
+        client.batch_execute("SET lock_timeout = '2s'").await?;
         client.batch_execute("CREATE SCHEMA IF NOT EXISTS approval_authority").await?;
         let report = runner().run_async(&mut client).await.map_err(fault)?;
         Ok(report.applied_migrations().iter().map(ToString::to_string).collect())

@@ -1,8 +1,6 @@
 //! The promises of the feed, each with the fault that would break it. What subscribers are sent is recorded, and
 //! checked afterwards by pure functions (`check`).
 
-use std::ops::Range;
-
 use approval_authority::proto::{
     ApprovalEvent, WatchApprovalsResponse, watch_approvals_response::Message,
 };
@@ -17,33 +15,6 @@ mod pictures;
 mod snapshot;
 mod unread;
 mod wake_ups;
-
-/// Chance that can be repeated: SplitMix64 (Steele, Lea and Flood, 2014).
-pub struct Rng(u64);
-
-impl Rng {
-    /// The seed is printed, so that a failure can be looked into.
-    pub fn new(what: &str) -> Self {
-        let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
-        println!("{what}: seed {seed}");
-        Self(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn within(&mut self, range: Range<usize>) -> usize {
-        range.start + usize::try_from(self.next() % range.len() as u64).expect("fits")
-    }
-
-    pub fn one_in(&mut self, times: u64) -> bool {
-        self.next().is_multiple_of(times)
-    }
-}
 
 /// The event that a response carries, if it does.
 pub fn event(response: &WatchApprovalsResponse) -> Option<&ApprovalEvent> {

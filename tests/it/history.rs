@@ -7,6 +7,5 @@ mod mutations;
 mod nemesis;
 mod outcome;
 mod record;
-mod rng;
 mod run;
 mod story;

@@ -25,6 +25,7 @@ mod requests;
 mod restore;
 mod retention;
 mod rights;
+mod rng;
 mod rules;
 mod server;
 mod service;

@@ -126,7 +126,7 @@ workspaces = []
 [[bindings]]
 "#;
     let (code, printed, faults) = check_text(bad).await;
-    let duration = "failed to parse input";
+    let duration = "is no duration, such as 15m or 90d";
     let keys = "expected one of: description, approvals_required";
     let expected: [(usize, &[&str]); 25] = [
         (1, &["unlisted_actions: unknown variant `ask`"]),

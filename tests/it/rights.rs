@@ -120,3 +120,42 @@ async fn streams_are_counted_for_each_principal_and_for_all() {
         assert!(std::time::Instant::now() < until, "a place that is given up is free");
     }
 }
+
+/// What is asked anew after a reload is asked on the terms that are in force by then.
+#[tokio::test]
+async fn a_call_that_waits_asks_anew_under_the_new_policy() {
+    let (_, server) = TestServer::new().await;
+    let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
+    let held = id(&backend.require("w1", "delete_workspace").await);
+    let wait = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let call = RequireApprovalRequest { wait, ..request("w1", "delete_workspace") };
+    let waiting = backend.clone();
+    let call = tokio::spawn(async move { waiting.ask(call).await });
+    tokio::task::yield_now().await;
+    // A call behind it on the same connection is answered, so it has been let in.
+    backend.require("w2", "delete_workspace").await;
+
+    let stricter = policy_text().replace("approvals_required = 1", "approvals_required = 2");
+    server.reload(&stricter, &tokens_text());
+    let withdraw = approval_authority::proto::WithdrawApprovalRequest {
+        approval_id: held.clone(),
+        ..Default::default()
+    };
+    backend.approvals.clone().withdraw_approval(withdraw).await.expect("withdrawn");
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    let anew = loop {
+        let pending = approval_authority::proto::ListApprovalsRequest {
+            workspace_ids: vec!["w1".to_owned()],
+            states: vec![ApprovalState::Pending.into()],
+            ..Default::default()
+        };
+        let listed = alice.list(pending).await.expect("a list").approvals;
+        if let Some(anew) = listed.into_iter().next() {
+            break anew;
+        }
+        assert!(std::time::Instant::now() < until, "it asks anew");
+    };
+    assert_ne!(anew.id, held);
+    assert_eq!(anew.approvals_required, 2);
+    call.abort();
+}

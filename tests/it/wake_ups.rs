@@ -20,8 +20,8 @@ const LONG: Duration = Duration::from_secs(60);
 async fn wait(service: &Service, feed: &Feed) -> Gate {
     let never = std::future::pending();
     let until = Instant::now() + LONG;
-    let allowed = || async { Ok(()) };
-    let gate = waiting::require(&service.ledger, feed, call(), until, allowed, never).await;
+    let renewed = || async { Ok(Some(call().terms)) };
+    let gate = waiting::require(&service.ledger, feed, call(), until, renewed, never).await;
     gate.expect("an answer")
 }
 

@@ -266,3 +266,16 @@ fn the_readme_has_a_policy_that_gates_what_is_built_in() {
 fn policy_built_in() -> Policy {
     policy(BUILT_IN)
 }
+
+/// The built-in quorum of two took the place of a default of three.
+#[test]
+fn a_default_that_asks_for_more_than_what_is_built_in_holds() {
+    for listed in ["", "[actions.org_token_mint]\n[actions.delete_workspace]\n"] {
+        let text =
+            format!("unlisted_actions = \"refuse\"\n[defaults]\napprovals_required = 3\n{listed}");
+        let policy = policy(&text);
+        for rule in policy.actions().values() {
+            assert_eq!(rule.approvals_required, 3, "{text}");
+        }
+    }
+}

@@ -11,13 +11,13 @@ use tokio::sync::watch;
 use tonic::Streaming;
 
 use super::{
-    Rng,
     check::{self, Asked, check_log, check_stream},
     event,
 };
 use crate::{
     database::Database,
     harness::{Caller, TestServer},
+    rng::Rng,
     watch::{after, events, from, next, revision},
 };
 
@@ -82,9 +82,9 @@ async fn bookmarks_move_what_is_filtered_and_no_event_comes_late() {
     quiets.wait_for(|quiet| *quiet).await.expect("a bookmark");
     let backend = two.caller("backend").await;
     let mut left: Vec<usize> = (0..STREAMS).collect();
-    let mut rng = Rng::new("order of events");
+    let mut rng = Rng::drawn("order of events");
     while !left.is_empty() {
-        let number = left.swap_remove(rng.within(0..left.len()));
+        let number = left.swap_remove(rng.index(0..left.len()));
         backend.require(&format!("w{number}"), "secret_write").await;
         tokio::time::sleep(STAGGER).await;
     }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::{
-    Rng, assert_resumable,
+    assert_resumable,
     check::{self, Asked, check_log, check_resumed, check_stream},
 };
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     harness::{Caller, id, request},
     processes::{processes, signal},
     proxy::{Fate, Proxy},
+    rng::Rng,
     server::Process,
     watch::{after, from, next, revision},
 };
@@ -140,7 +141,7 @@ async fn follow(
     let mut errors = 0;
     loop {
         let start = history.last().map_or(from(Start::Oldest), |last| after(&last.cursor));
-        let mut stream = match viewers[rng.within(0..2)].watch(start).await {
+        let mut stream = match viewers[rng.index(0..2)].watch(start).await {
             Ok(stream) => stream,
             Err(refused) => {
                 assert_resumable(&refused);
@@ -149,7 +150,7 @@ async fn follow(
                 continue;
             }
         };
-        for _ in 0..rng.within(1..400) {
+        for _ in 0..rng.index(1..400) {
             let reached = history.last().map_or(0, revision);
             tokio::select! {
                 message = stream.message() => match message {
@@ -171,8 +172,8 @@ async fn follow(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscribers_see_the_log_as_it_is_whatever_happens_to_the_database() {
     let mut scene = Scene::new().await;
-    let mut rng = Rng::new("commits");
-    scene.proxy.each(move || match rng.within(0..100) {
+    let mut rng = Rng::drawn("commits");
+    scene.proxy.each(move || match rng.index(0..100) {
         0..3 => Fate::Lost,
         3..6 => Fate::AnswerLost,
         _ => Fate::Passed,
@@ -189,7 +190,7 @@ async fn subscribers_see_the_log_as_it_is_whatever_happens_to_the_database() {
     let viewers = scene.both("viewer").await;
     let (end, ending) = watch::channel(None);
     let watchers = (0..WATCHERS).map(|number| {
-        let rng = Rng::new(&format!("watcher {number}"));
+        let rng = Rng::drawn(&format!("watcher {number}"));
         tokio::spawn(follow(viewers.clone(), rng, ending.clone()))
     });
     let watchers: Vec<_> = watchers.collect();
@@ -218,7 +219,7 @@ async fn subscribers_see_the_log_as_it_is_whatever_happens_to_the_database() {
     assert!(scene.proxy.struck() > 0, "some commits were lost");
 
     end.send_replace(Some(head));
-    let mut rng = Rng::new("cuts");
+    let mut rng = Rng::drawn("cuts");
     for watcher in join_all(watchers).await {
         let (history, errors) = watcher.expect("watched");
         assert_eq!(check_stream(&history, Asked::All), []);
@@ -229,9 +230,9 @@ async fn subscribers_see_the_log_as_it_is_whatever_happens_to_the_database() {
             scene.proxy.struck()
         );
         for _ in 0..10 {
-            let at = rng.within(0..history.len() - 1);
+            let at = rng.index(0..history.len() - 1);
             let mut stream =
-                viewers[rng.within(0..2)].watch(after(&history[at].cursor)).await.expect("resumed");
+                viewers[rng.index(0..2)].watch(after(&history[at].cursor)).await.expect("resumed");
             let mut resumed = vec![next(&mut stream).await];
             let rest = check::entries(&history[at + 1..]).len();
             for _ in 0..rest.min(5) {

@@ -11,13 +11,13 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use super::{
-    Rng,
     check::{Asked, Entry, check_stream, entries},
     read_up_to,
 };
 use crate::{
     database::Database,
     harness::{Caller, id},
+    rng::Rng,
     server::Process,
     watch::{after, from, next},
 };
@@ -143,10 +143,10 @@ async fn take(
 /// Changes approvals in a few workspaces, which other writers change too.
 async fn write(backend: Caller, alice: Caller, mut rng: Rng, done: watch::Sender<usize>) {
     for _ in 0..CHANGES {
-        let workspace = format!("w{}", rng.within(0..30));
+        let workspace = format!("w{}", rng.index(0..30));
         // Held, or let through by an approval of another's.
         let asked = id(&backend.require(&workspace, "secret_write").await);
-        match rng.within(0..4) {
+        match rng.index(0..4) {
             // Whoever is late is refused.
             0 => drop(alice.decide(&asked, approval_authority::proto::Decision::Approve).await),
             1 if rng.one_in(4) => {
@@ -173,18 +173,18 @@ async fn a_picture_and_what_follows_it_are_the_state() {
     for writer in 0..WRITERS {
         let server = servers[writer % 2];
         let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
-        let rng = Rng::new(&format!("writer {writer}"));
+        let rng = Rng::drawn(&format!("writer {writer}"));
         writers.push(tokio::spawn(write(backend, alice, rng, done.clone())));
     }
     let (end, ending) = watch::channel(None);
-    let mut rng = Rng::new("pictures");
+    let mut rng = Rng::drawn("pictures");
     let mut pictures = Vec::new();
     for number in 0..PICTURES {
         let way = [Way::Page, Way::Pages, Way::Pending][number % 3];
-        let first = rng.within(0..2);
+        let first = rng.index(0..2);
         let one = servers[first].caller("alice").await;
         let other = servers[1 - first].caller("viewer").await;
-        let moment = rng.within(0..WRITERS * CHANGES);
+        let moment = rng.index(0..WRITERS * CHANGES);
         let (mut doing, ending) = (doing.clone(), ending.clone());
         pictures.push(tokio::spawn(async move {
             doing.wait_for(|done| *done >= moment).await.expect("writers");

@@ -7,13 +7,14 @@ use futures_util::future::join_all;
 use tonic::Streaming;
 
 use super::{
-    Rng, assert_resumable,
+    assert_resumable,
     check::{self, Asked, check_log, check_stream},
     read_up_to,
 };
 use crate::{
     database::Database,
     harness::{Caller, refusal, request},
+    rng::Rng,
     server::Process,
     watch::{after, from},
 };
@@ -131,9 +132,9 @@ async fn two_hundred_that_never_read_cost_one_that_does_nothing() {
     assert!(most - before < bound, "{} KiB more, and {bound} are allowed", most - before);
 
     // At last some of them read. The others go, and hold nothing up.
-    let mut rng = Rng::new("readers");
+    let mut rng = Rng::drawn("readers");
     for number in 0..8 {
-        let at = rng.within(0..unread.len());
+        let at = rng.index(0..unread.len());
         let (history, closed) = read_whole(process.address, unread.swap_remove(at), head).await;
         assert_eq!(check_stream(&history, Asked::All), []);
         let first = check::entries(&history)[0].revision;

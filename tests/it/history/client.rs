@@ -20,9 +20,9 @@ use uuid::Uuid;
 use super::{
     nemesis::Replica,
     record::{Answer, Ask, Call, Operation, Seen},
-    rng::Rng,
 };
 use crate::harness::{Caller, context, refusal};
+use crate::rng::Rng;
 
 /// How long a caller waits.
 const PATIENCE: Duration = Duration::from_millis(1_500);

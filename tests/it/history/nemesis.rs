@@ -9,9 +9,10 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use super::{outcome::Figures, rng::Rng};
+use super::outcome::Figures;
 use crate::{
     proxy::{Fate, Proxy},
+    rng::Rng,
     server::Process,
 };
 

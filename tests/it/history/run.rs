@@ -19,11 +19,11 @@ use super::{
     nemesis::{Replica, strike},
     outcome::{Figures, read},
     record::{History, Terms},
-    rng::Rng,
 };
 use crate::{
     database::Database,
     harness::{BINDINGS, Caller},
+    rng::Rng,
 };
 
 const REPLICAS: usize = 3;

@@ -10,6 +10,13 @@ impl Rng {
         Self(seed)
     }
 
+    /// From a seed that is drawn and printed, so that a failure can be looked into.
+    pub fn drawn(what: &str) -> Self {
+        let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
+        println!("{what}: seed {seed}");
+        Self(seed)
+    }
+
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,6 +26,10 @@ impl Rng {
 
     pub fn within(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next() % (range.end - range.start)
+    }
+
+    pub fn index(&mut self, range: Range<usize>) -> usize {
+        range.start + usize::try_from(self.next() % range.len() as u64).expect("fits")
     }
 
     /// True once in so many times.
