@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use self::{
+    jwt::Issuers,
     mtls::Certificate,
     tokens::{TokenHash, Tokens},
 };
@@ -15,6 +16,8 @@ use crate::{
     store::Store,
 };
 
+pub mod jwks;
+pub mod jwt;
 pub mod mtls;
 pub mod permissions;
 pub mod tokens;
@@ -23,8 +26,10 @@ pub mod tokens;
 /// moment and the policy of another.
 #[derive(Debug)]
 pub struct Access {
-    /// The credentials that are known.
+    /// The tokens that are known.
     pub tokens: Tokens,
+    /// The issuers whose JWTs are taken.
+    pub issuers: Issuers,
     /// Which name of a client certificate speaks for its holder; unset: none does.
     pub mtls: Option<mtls::Subject>,
     /// The policy in force.
@@ -38,6 +43,9 @@ pub enum Credential {
     Token(TokenHash),
     /// A client certificate of the `mtls` authenticator, verified when the connection was made.
     Certificate(Arc<Certificate>),
+    /// A JWT that was verified, by whom it spoke for. It is good until it expires: an issuer has no other way to take
+    /// one back.
+    Jwt(Identity),
 }
 
 /// All that a caller shows with a call.
@@ -63,8 +71,11 @@ pub struct Identity {
 impl Access {
     /// Who shows this. Exactly one credential: of two, one would have to be chosen, and whoever added the other, be
     /// it a proxy or a thief, meant something else by it.
-    pub fn admit(&self, shown: Shown, now: Timestamp) -> Result<Caller, Error> {
+    pub async fn admit(&self, shown: Shown<'_>, now: Timestamp) -> Result<Caller, Error> {
         let credential = match (shown.bearer, self.naming(shown.certificate)) {
+            (Some(bearer), None) if jwt::is_meant(bearer) => {
+                Credential::Jwt(self.issuers.admit(bearer, now).await?)
+            }
             (Some(bearer), None) => Credential::Token(TokenHash::of(bearer)?),
             (None, Some(certificate)) => Credential::Certificate(certificate.clone()),
             (Some(_), Some(_)) => {
@@ -93,6 +104,7 @@ impl Access {
             Credential::Certificate(certificate) => {
                 self.mtls.ok_or(Error::Unauthenticated)?.holder(certificate, now)
             }
+            Credential::Jwt(identity) => self.issuers.still_good(identity, now),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The configuration file and the environment. The only code that reads the environment.
 
 use std::{
+    collections::BTreeMap,
     env,
     ffi::OsStr,
     net::SocketAddr,
@@ -10,8 +11,10 @@ use std::{
 use jiff::SignedDuration;
 use serde::Deserialize;
 
+pub use self::jwt::{JwksSource, JwtConfig};
 use crate::duration;
 
+mod jwt;
 mod tls;
 
 pub use tls::{MtlsConfig, TlsConfig};
@@ -25,7 +28,7 @@ const LEAST_RETENTION: SignedDuration = SignedDuration::from_hours(24);
 /// Variables with the same beginning that are for the commands of people, and no keys.
 const FOR_PEOPLE: [&str; 3] = ["SERVER", "NAMESPACE", "TOKEN"];
 
-/// A deployment. Every key has a default except `database.url` and at least one authenticator; unknown keys
+/// A deployment. Every key has a default except `database.url` and those of at least one authenticator; unknown keys
 /// are refused.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +39,7 @@ pub struct Config {
     /// Where the database is.
     pub database: DatabaseConfig,
     /// Who callers are.
+    #[serde(default)]
     pub auth: AuthConfig,
     /// What is gated, and who may do what.
     #[serde(default)]
@@ -110,12 +114,14 @@ fn default_pool_size() -> usize {
     8
 }
 
-/// `[auth]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// `[auth]`: at least one authenticator.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct AuthConfig {
     /// Random tokens, by hash.
     pub tokens: Option<TokensConfig>,
+    /// Issuers of JWTs, by the name that prefixes their principals.
+    pub jwt: BTreeMap<String, JwtConfig>,
     /// Client certificates.
     pub mtls: Option<MtlsConfig>,
 }
@@ -197,6 +203,9 @@ impl Config {
         if let Some(tokens) = &mut read.auth.tokens {
             tokens.file = folder.join(&tokens.file);
         }
+        for issuer in read.auth.jwt.values_mut() {
+            issuer.jwks.make_relative_to(folder);
+        }
         read.server.tls = read.server.tls.map(|tls| tls.below(folder));
         read.database.folder = folder.to_owned();
         read.policy.file = read.policy.file.map(|policy| folder.join(policy));
@@ -212,8 +221,11 @@ impl Config {
                  set server.tls, or server.allow_plaintext = true where something else does TLS"
             ));
         }
-        if self.auth.tokens.is_none() && self.auth.mtls.is_none() {
-            return Err("auth names no authenticator: set auth.tokens or auth.mtls".to_owned());
+        if self.auth.tokens.is_none() && self.auth.mtls.is_none() && self.auth.jwt.is_empty() {
+            return Err(
+                "auth names no authenticator: set auth.tokens, auth.mtls or an auth.jwt.NAME"
+                    .to_owned(),
+            );
         }
         if self.auth.mtls.is_some() && tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
             return Err(
@@ -226,6 +238,7 @@ impl Config {
         if self.database.pool_size == 0 {
             return Err("database.pool_size must be at least 1".to_owned());
         }
+        jwt::check(&self.auth.jwt)?;
         let RetentionConfig { closed_approvals, events } = self.retention;
         for (key, kept) in [("closed_approvals", closed_approvals), ("events", events)] {
             if kept < LEAST_RETENTION {
@@ -339,7 +352,29 @@ mod tests {
         assert!(read(&format!("{LEAST}[server]\nlissten = \"x\"\n"), &[]).is_err());
         let missing = read("[auth.tokens]\nfile = \"t\"\n", &[]).expect_err("no database");
         assert!(missing.contains("database"), "{missing}");
-        assert!(read("[database]\nurl = \"x\"\n[auth]\n", &[]).is_err());
+        for nobody in ["", "[auth]\n", "[auth.jwt]\n"] {
+            let fault = read(&format!("[database]\nurl = \"x\"\n{nobody}"), &[]);
+            assert!(fault.expect_err("nobody can call").contains("no authenticator"));
+        }
+    }
+
+    #[test]
+    fn a_file_of_keys_is_found_beside_the_configuration() {
+        let issuer =
+            "[database]\nurl = \"x\"\n[auth.jwt.corp]\nissuer = \"https://a\"\naudience = \"b\"\n";
+        let keys = |jwks: &str, overrides: &[_]| {
+            let mut config = read(&format!("{issuer}jwks = \"{jwks}\"\n"), overrides)?;
+            Ok::<_, String>(config.auth.jwt.remove("corp").expect("given").jwks)
+        };
+        assert!(matches!(keys("keys.json", &[]), Ok(JwksSource::File(file)) if file.is_absolute()));
+        let elsewhere = [("AUTH__JWT__CORP__JWKS", "https://a/keys")];
+        assert!(matches!(keys("keys.json", &elsewhere), Ok(JwksSource::Url(_))));
+        let plaintext = keys("http://a.example/keys", &[]).expect_err("anybody's keys");
+        assert!(plaintext.contains("https"), "{plaintext}");
+        let unknown = read(&format!("{issuer}jwks = \"k\"\nleeway = \"1h\"\n"), &[]);
+        assert!(unknown.is_err());
+        let taken = format!("{issuer}jwks = \"k\"\n").replace("corp", "tokens");
+        assert!(read(&taken, &[]).is_err());
     }
 
     #[test]

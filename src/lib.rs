@@ -10,7 +10,7 @@
 //! - [`keeper`]: sees to approvals whose time has come, on every replica.
 //! - [`feed`]: tails each log in use and hands its events to all who follow it.
 //! - [`waiting`]: calls to the gate that wait for a decision: woken by the feed, answered by the ledger.
-//! - [`auth`]: credentials into callers, roles, the table of permissions.
+//! - [`auth`]: credentials (tokens, certificates, JWTs) into callers, roles, the table of permissions.
 //! - [`tls`]: what is shown and asked for in a handshake, with callers and with the database.
 //! - [`grpc`]: the contract ([`proto`]) in front of all that.
 //! - [`cli`], [`config`], [`embedded`]: the program, its files, and the private PostgreSQL of `dev` and the tests.

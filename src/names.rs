@@ -121,6 +121,11 @@ impl Principal {
         Self::parse(format!("{authenticator}:{subject}"))
     }
 
+    /// What vouches for it.
+    pub fn authenticator(&self) -> &str {
+        self.0.split_once(':').map_or("", |(authenticator, _)| authenticator)
+    }
+
     /// The name without its authenticator.
     pub fn subject(&self) -> &str {
         self.0.split_once(':').map_or(&self.0, |(_, subject)| subject)
@@ -281,7 +286,7 @@ mod tests {
     #[test]
     fn a_principal_names_its_source() {
         let principal = Principal::new("tokens", "spiffe://a:b").expect("well-formed");
-        assert_eq!(principal.subject(), "spiffe://a:b");
+        assert_eq!((principal.authenticator(), principal.subject()), ("tokens", "spiffe://a:b"));
         assert!(Principal::parse("alice").is_err());
         assert!(Principal::new("tokens", "").is_err());
     }

@@ -81,7 +81,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
             migrate_on_start: true,
             folder: folder.clone(),
         },
-        auth: AuthConfig { tokens: Some(TokensConfig { file: tokens.file.clone() }), mtls: None },
+        auth: AuthConfig {
+            tokens: Some(TokensConfig { file: tokens.file.clone() }),
+            ..AuthConfig::default()
+        },
         policy: PolicyConfig { file: Some(policy) },
         limits: LimitsConfig::default(),
         retention: RetentionConfig::default(),

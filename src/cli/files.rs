@@ -13,8 +13,14 @@ use tokio::{
 };
 
 use crate::{
-    auth::{Access, mtls, tokens::Tokens},
-    config::Config,
+    auth::{
+        Access,
+        jwks::{Fetched, KeySet, Keys, Pace},
+        jwt::Issuer,
+        mtls,
+        tokens::Tokens,
+    },
+    config::{Config, JwksSource, JwtConfig},
     document::Fault,
     policy::file::{self, BUILT_IN},
 };
@@ -36,16 +42,13 @@ pub(super) fn read<T>(
         .map_err(|faults| Faulty(faults.iter().map(|fault| format!("{name}: {fault}")).collect()))
 }
 
-/// Who callers are and what they may do, by the files that a deployment names. A SIGHUP has both read again: if
-/// both are good they take the place of what was in force, together; otherwise nothing changes.
+/// Who callers are and what they may do, by the files that a deployment names. A SIGHUP has all read again: if
+/// all are good they take the place of what was in force, together; otherwise nothing changes. Keys of issuers that are
+/// fetched come and go by themselves.
 pub(super) fn access(config: &Config) -> Result<watch::Receiver<Arc<Access>>> {
     // Before the files are read, so that no word of a change to them is missed.
     let mut hangups = signal(SignalKind::hangup())?;
-    let files = Files {
-        policy: config.policy.file.clone(),
-        tokens: config.auth.tokens.as_ref().map(|tokens| tokens.file.clone()),
-        mtls: config.auth.mtls.as_ref().map(|mtls| mtls.subject),
-    };
+    let files = Files::of(config)?;
     let (in_force, access) = watch::channel(Arc::new(files.read()?));
     tokio::spawn(async move {
         // A signal that comes while the files are being read is kept for the next turn.
@@ -76,12 +79,67 @@ fn replace(in_force: &watch::Sender<Arc<Access>>, access: Access) {
 struct Files {
     /// None for the built-in policy.
     policy: Option<PathBuf>,
-    /// None where nobody shows one.
+    /// None where there are no tokens.
     tokens: Option<PathBuf>,
     mtls: Option<mtls::Subject>,
+    issuers: Vec<Named>,
+}
+
+/// An issuer of the configuration.
+#[derive(Clone)]
+struct Named {
+    name: String,
+    config: JwtConfig,
+    keys: Source,
+}
+
+#[derive(Clone)]
+enum Source {
+    File(PathBuf),
+    Url(Fetched),
+}
+
+impl Named {
+    fn read(&self) -> Result<Issuer, Faulty> {
+        let keys = match &self.keys {
+            Source::File(file) => Keys::Read(Arc::new(key_set(file)?)),
+            Source::Url(fetched) => Keys::Fetched(fetched.clone()),
+        };
+        let JwtConfig { issuer, audience, groups_claim, .. } = self.config.clone();
+        Ok(Issuer { name: self.name.clone(), issuer, audience, groups_claim, keys })
+    }
+}
+
+fn key_set(file: &Path) -> Result<KeySet, Faulty> {
+    let faulty = |why: String| Faulty(vec![format!("{}: {why}", file.display())]);
+    let json = std::fs::read(file).map_err(|error| faulty(format!("cannot be read: {error}")))?;
+    let keys = KeySet::parse(&json).map_err(faulty)?;
+    if keys.is_empty() {
+        return Err(faulty("holds no key that can be used".to_owned()));
+    }
+    Ok(keys)
 }
 
 impl Files {
+    /// Begins to fetch the keys of those issuers that have them fetched.
+    fn of(config: &Config) -> Result<Self> {
+        let issuers = config.auth.jwt.iter().map(|(name, config)| {
+            let keys = match &config.jwks {
+                JwksSource::File(file) => Source::File(file.clone()),
+                JwksSource::Url(url) => {
+                    Source::Url(Fetched::start(name, url.clone(), Pace::default())?)
+                }
+            };
+            Ok(Named { name: name.clone(), config: config.clone(), keys })
+        });
+        Ok(Self {
+            policy: config.policy.file.clone(),
+            tokens: config.auth.tokens.as_ref().map(|tokens| tokens.file.clone()),
+            mtls: config.auth.mtls.as_ref().map(|mtls| mtls.subject),
+            issuers: issuers.collect::<Result<_>>()?,
+        })
+    }
+
     fn read(&self) -> Result<Access, Faulty> {
         let policy = match &self.policy {
             Some(path) => read(path, file::parse),
@@ -89,16 +147,29 @@ impl Files {
                 Faulty(faults.iter().map(|fault| format!("the built-in policy: {fault}")).collect())
             }),
         };
-        let tokens = match &self.tokens {
-            Some(path) => read(path, Tokens::parse),
-            None => Ok(Tokens::default()),
-        };
+        let mut faults = Vec::new();
+        let policy = kept(policy, &mut faults);
+        let tokens = self.tokens.as_ref().map_or_else(
+            || Some(Tokens::default()),
+            |file| kept(read(file, Tokens::parse), &mut faults),
+        );
+        let issuers = self.issuers.iter().filter_map(|one| kept(one.read(), &mut faults)).collect();
         match (policy, tokens) {
-            (Ok(policy), Ok(tokens)) => {
-                Ok(Access { tokens, mtls: self.mtls, policy: Arc::new(policy) })
+            (Some(policy), Some(tokens)) if faults.is_empty() => {
+                Ok(Access { tokens, mtls: self.mtls, issuers, policy: Arc::new(policy) })
             }
-            (Ok(_), Err(faulty)) | (Err(faulty), Ok(_)) => Err(faulty),
-            (Err(Faulty(policy)), Err(Faulty(tokens))) => Err(Faulty([policy, tokens].concat())),
+            _ => Err(Faulty(faults)),
+        }
+    }
+}
+
+/// What was read, or its faults with the others.
+fn kept<T>(read: Result<T, Faulty>, faults: &mut Vec<String>) -> Option<T> {
+    match read {
+        Ok(read) => Some(read),
+        Err(Faulty(found)) => {
+            faults.extend(found);
+            None
         }
     }
 }

@@ -2,12 +2,12 @@
 //! tree the role must hold is each call's own question.
 
 use std::{
-    future::{Ready, ready},
+    mem,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use futures_util::future::{Either, MapOk, TryFutureExt};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tonic::{
@@ -37,19 +37,15 @@ impl Guard {
         Guarded { guard: self.clone(), service }
     }
 
-    fn admit(&self, request: &http::Request<Body>) -> Result<Caller, Error> {
+    /// Who makes a call, if any role of theirs opens it.
+    async fn admit(&self, call: &str, shown: Shown<'_>) -> Result<Caller, Error> {
         let access = self.access.borrow().clone();
-        let peer = request.extensions().get::<Peer>();
-        let shown = Shown {
-            bearer: token(request.headers())?,
-            certificate: peer.and_then(|peer| peer.certificate.as_ref()),
-        };
-        let caller = access.admit(shown, Timestamp::now())?;
-        let roles = roles_for(request.uri().path());
+        let caller = access.admit(shown, Timestamp::now()).await?;
+        let roles = roles_for(call);
         if caller.holds_any(roles) {
             return Ok(caller);
         }
-        tracing::info!(principal = %caller.principal, call = request.uri().path(), "no role for the call");
+        tracing::info!(principal = %caller.principal, call, "no role for the call");
         // The contract has a name of its own for a decision by somebody who may decide nothing.
         Err(if roles == [Role::Approver] { Error::NotAnApprover } else { Error::RoleMissing })
     }
@@ -81,28 +77,41 @@ pub struct Guarded<S> {
 
 impl<S> Service<http::Request<Body>> for Guarded<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Either<
-        MapOk<S::Future, fn(S::Response) -> S::Response>,
-        Ready<Result<S::Response, S::Error>>,
-    >;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.service.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        match self.guard.admit(&request) {
-            Ok(caller) => {
-                request.extensions_mut().insert(caller);
-                let explain: fn(S::Response) -> S::Response = explain;
-                Either::Left(self.service.call(request).map_ok(explain))
+        let guard = self.guard.clone();
+        // The one that has said that it is ready.
+        let next = self.service.clone();
+        let mut service = mem::replace(&mut self.service, next);
+        let given = token(request.headers()).map(|token| token.map(str::to_owned));
+        let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+        Box::pin(async move {
+            let admitted = match given {
+                Ok(bearer) => {
+                    let call = request.uri().path().to_owned();
+                    let certificate = peer.certificate.as_ref();
+                    guard.admit(&call, Shown { bearer: bearer.as_deref(), certificate }).await
+                }
+                Err(error) => Err(error),
+            };
+            match admitted {
+                Ok(caller) => {
+                    request.extensions_mut().insert(caller);
+                    service.call(request).await.map(explain)
+                }
+                Err(error) => Ok(Status::from(error).into_http()),
             }
-            Err(error) => Either::Right(ready(Ok(Status::from(error).into_http()))),
-        }
+        })
     }
 }
 

@@ -10,6 +10,8 @@ mod failover;
 mod feed;
 mod harness;
 mod history;
+mod issuer;
+mod jwt;
 mod keeper;
 mod migrations;
 mod model;

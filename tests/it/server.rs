@@ -11,6 +11,7 @@ use std::{
 use approval_authority::{
     auth::{
         Access,
+        jwt::Issuers,
         tokens::{self, Tokens},
     },
     grpc::{
@@ -66,10 +67,11 @@ pub struct TestServer {
     running: JoinHandle<Drained>,
 }
 
-fn access(policy: &str, tokens: &str) -> Arc<Access> {
+fn access(policy: &str, tokens: &str, issuers: Issuers) -> Arc<Access> {
     Arc::new(Access {
         tokens: Tokens::parse(tokens).expect("tokens"),
         mtls: None,
+        issuers,
         policy: Arc::new(file::parse(policy).expect("a policy")),
     })
 }
@@ -87,24 +89,30 @@ impl TestServer {
     }
 
     pub async fn with_policy(url: &str, policy: &str) -> Self {
-        Self::start(url, policy, &tokens_text(), LIMITS).await
+        Self::with_issuers(url, policy, Issuers::default()).await
     }
 
     pub async fn with_tokens(url: &str, tokens: &str) -> Self {
-        Self::start(url, &policy_text(), tokens, LIMITS).await
+        let access = access(&policy_text(), tokens, Issuers::default());
+        Self::start(url, access, LIMITS).await
     }
 
     pub async fn with_limits(url: &str, limits: Limits) -> Self {
-        Self::start(url, &policy_text(), &tokens_text(), limits).await
+        let access = access(&policy_text(), &tokens_text(), Issuers::default());
+        Self::start(url, access, limits).await
     }
 
-    /// Puts another policy and other tokens in force, as a SIGHUP does.
+    pub async fn with_issuers(url: &str, policy: &str, issuers: Issuers) -> Self {
+        Self::start(url, access(policy, &tokens_text(), issuers), LIMITS).await
+    }
+
+    /// Puts another policy and other tokens in force, as a SIGHUP does; and no issuers.
     pub fn reload(&self, policy: &str, tokens: &str) {
-        self.access.send_replace(access(policy, tokens));
+        self.access.send_replace(access(policy, tokens, Issuers::default()));
     }
 
-    async fn start(url: &str, policy: &str, tokens: &str, limits: Limits) -> Self {
-        let (sender, receiver) = watch::channel(access(policy, tokens));
+    async fn start(url: &str, access: Arc<Access>, limits: Limits) -> Self {
+        let (sender, receiver) = watch::channel(access);
         let server = Server {
             store: store(url),
             access: receiver,
@@ -153,17 +161,22 @@ impl Process {
     }
 
     pub async fn with_policy(url: &str, policy: &str) -> Self {
-        Self::launch(url, policy, &[]).await
+        Self::launch(url, policy, "", &[]).await
     }
 
     /// With keys of the configuration, as in `("SERVER__DRAIN_GRACE", "3s")`.
     pub async fn with_settings(url: &str, settings: &[(&str, &str)]) -> Self {
-        Self::launch(url, &policy_text(), settings).await
+        Self::launch(url, &policy_text(), "", settings).await
     }
 
-    async fn launch(url: &str, policy: &str, settings: &[(&str, &str)]) -> Self {
+    /// `serve` with more in its configuration.
+    pub async fn with_config(url: &str, policy: &str, more: &str) -> Self {
+        Self::launch(url, policy, more, &[]).await
+    }
+
+    async fn launch(url: &str, policy: &str, more: &str, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        write_deployment(folder.path(), url, "");
+        write_deployment(folder.path(), url, more);
         std::fs::write(folder.path().join("policy.toml"), policy).expect("written");
         Self::on(folder, settings).await
     }
