@@ -38,11 +38,17 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let bench = Bench::start().await;
-        memory(&bench).await;
-        for subscribers in [1, 100, 1_000] {
-            delay(&bench, subscribers).await;
+        if bench::wanted("memory") {
+            memory(&bench).await;
         }
-        catch_up(&bench).await;
+        if bench::wanted("delay") {
+            for subscribers in [1, 100, 1_000] {
+                delay(&bench, subscribers).await;
+            }
+        }
+        if bench::wanted("catch-up") {
+            catch_up(&bench).await;
+        }
     });
 }
 

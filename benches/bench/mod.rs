@@ -40,6 +40,13 @@ namespaces = ["*"]
 workspaces = ["*"]
 "#;
 
+/// Whether a part was asked for: `make bench ARGS="-- catch-up"` runs that alone; without a name all are run.
+pub fn wanted(part: &str) -> bool {
+    let mut named =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+    named.peek().is_none() || named.any(|name| name == part)
+}
+
 /// All that a bench needs. It is gone with it.
 pub struct Bench {
     url: String,

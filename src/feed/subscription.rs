@@ -2,7 +2,11 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::{
+    self,
+    error::{RecvError, TryRecvError},
+};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{FIRST_PAGE, News, PAGE, Tail};
 use crate::{
@@ -27,9 +31,20 @@ pub struct Subscription {
     page: VecDeque<Arc<LoggedEvent>>,
     /// How many to read next.
     page_size: i64,
-    /// Whether the table may hold events that the tail does not.
-    behind: bool,
+    beyond: Beyond,
 }
+
+/// Where the events after the page are found.
+enum Beyond {
+    /// In the table, if there are any that the tail does not have. One that has taken many, and has many to come, has
+    /// them read while the page is delivered.
+    Table(Option<Reading>),
+    /// In the tail: it has been heard since before the table was read to its end.
+    Tail,
+}
+
+/// A page that is being read. It is not, once nobody wants it.
+type Reading = AbortOnDropHandle<Result<Vec<LoggedEvent>, Error>>;
 
 impl Subscription {
     pub(super) fn new(
@@ -48,7 +63,7 @@ impl Subscription {
             position: after,
             page: VecDeque::new(),
             page_size: FIRST_PAGE,
-            behind: true,
+            beyond: Beyond::Table(None),
         }
     }
 
@@ -58,10 +73,13 @@ impl Subscription {
     /// [`Error::HistoryChanged`] when the last one that was delivered is no longer in the log.
     pub async fn next(&mut self) -> Result<Arc<LoggedEvent>, Error> {
         loop {
-            if let Some(logged) = self.page.pop_front() {
-                return Ok(self.deliver(logged));
+            if let Some(logged) = self.in_hand() {
+                return Ok(logged);
             }
-            if self.behind {
+            if let Beyond::Table(_) = self.beyond {
+                if let Some(logged) = self.meet_tail() {
+                    return Ok(self.deliver(logged));
+                }
                 self.read_page().await?;
                 continue;
             }
@@ -71,19 +89,25 @@ impl Subscription {
                 }
                 Ok(News::Event(logged)) if logged.revision <= self.position.revision => {}
                 Ok(News::Event(_) | News::LookAgain) | Err(RecvError::Lagged(_)) => {
-                    self.behind = true;
+                    self.beyond = Beyond::Table(None);
                 }
                 Err(RecvError::Closed) => return Err(Error::StoreUnavailable),
             }
         }
     }
 
+    /// The next event, if it has been read already.
+    pub fn in_hand(&mut self) -> Option<Arc<LoggedEvent>> {
+        let logged = self.page.pop_front()?;
+        Some(self.deliver(logged))
+    }
+
     /// Forgets what has been read and not delivered: it is read again when the next event is asked for.
     pub fn let_go(&mut self) {
         self.page_size = FIRST_PAGE;
-        if !self.page.is_empty() {
+        if let Beyond::Table(_) = self.beyond {
             self.page = VecDeque::new();
-            self.behind = true;
+            self.beyond = Beyond::Table(None);
         }
     }
 
@@ -92,20 +116,62 @@ impl Subscription {
         Ok(self.store.log(&self.namespace).await?.head)
     }
 
-    /// Reads on in the table. When there is nothing more, whatever comes next comes from the tail: it has been
+    /// The next event, if the tail still holds it: then the table need not be read to its end.
+    fn meet_tail(&mut self) -> Option<Arc<LoggedEvent>> {
+        loop {
+            match self.live.try_recv() {
+                Ok(News::Event(logged)) if self.comes_next(&logged) => {
+                    self.beyond = Beyond::Tail;
+                    return Some(logged);
+                }
+                Ok(News::Event(logged)) if logged.revision <= self.position.revision => {}
+                Err(TryRecvError::Lagged(_)) => {}
+                // What it has told is in the table, too.
+                Ok(News::Event(_) | News::LookAgain)
+                | Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// Reads on in the table. When there is nothing more now, whatever comes next comes from the tail: it has been
     /// heard since before the table was read, and where it began, which it does without a word, was read too.
     async fn read_page(&mut self) -> Result<(), Error> {
         let mut published = self.tail.published.subscribe();
         if published.wait_for(Option::is_some).await.is_err() {
             return Err(Error::StoreUnavailable);
         }
-        // Boxed, as a subscriber that waits should be small.
-        let reading = self.store.events_after(&self.namespace, self.position, self.page_size);
-        let page = Box::pin(reading).await?;
+        let (page, read_ahead) = match &mut self.beyond {
+            Beyond::Table(Some(reading)) => {
+                (reading.await.unwrap_or_else(|end| Err(Error::internal(end))), true)
+            }
+            // Boxed, as a subscriber that waits should be small.
+            Beyond::Table(None) | Beyond::Tail => (Box::pin(self.read(self.position)).await, false),
+        };
+        // Whatever came of it, it is not asked again.
+        self.beyond = Beyond::Table(None);
+        let page = page?;
+        self.beyond = match page.last() {
+            // The tail may have begun anew since, behind what happened meanwhile.
+            None if read_ahead => Beyond::Table(None),
+            None => Beyond::Tail,
+            Some(last) if page.len() == PAGE as usize => {
+                let next = self.read(Position { revision: last.revision, tag: last.tag });
+                Beyond::Table(Some(AbortOnDropHandle::new(tokio::spawn(next))))
+            }
+            Some(_) => Beyond::Table(None),
+        };
         self.page_size = PAGE.min(self.page_size * 2);
-        self.behind = !page.is_empty();
         self.page = page.into_iter().map(Arc::new).collect();
         Ok(())
+    }
+
+    /// Reads a page.
+    fn read(
+        &self,
+        after: Position,
+    ) -> impl Future<Output = Result<Vec<LoggedEvent>, Error>> + Send + use<> {
+        let (store, namespace, size) = (self.store.clone(), self.namespace.clone(), self.page_size);
+        async move { store.events_after(&namespace, after, size).await }
     }
 
     fn comes_next(&self, logged: &LoggedEvent) -> bool {

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, Permit, error::TrySendError},
+        oneshot,
+    },
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -86,17 +89,31 @@ async fn deliver(
     draining: &CancellationToken,
 ) -> Result<(), Error> {
     loop {
-        let room = match timeout(IN_A_HURRY.min(unread), sender.reserve()).await {
-            Ok(room) => room,
-            Err(_) => {
-                watch.let_go();
-                timeout(unread, sender.reserve()).await.map_err(|_| Error::SubscriberTooSlow)?
-            }
-        };
-        let Ok(room) = room else { return Ok(()) };
+        let Some(room) = room(&mut watch, sender, unread).await? else { return Ok(()) };
         tokio::select! {
             () = sender.closed() => return Ok(()),
             message = watch.next(draining) => room.send(Box::new(message?)),
         }
     }
+}
+
+/// Room for a message, once there is some; none when the subscriber has gone.
+async fn room<'a>(
+    watch: &mut Watch,
+    sender: &'a mpsc::Sender<Box<WatchApprovalsResponse>>,
+    unread: Duration,
+) -> Result<Option<Permit<'a, Box<WatchApprovalsResponse>>>, Error> {
+    match sender.try_reserve() {
+        Ok(room) => return Ok(Some(room)),
+        Err(TrySendError::Closed(())) => return Ok(None),
+        Err(TrySendError::Full(())) => {}
+    }
+    let room = match timeout(IN_A_HURRY.min(unread), sender.reserve()).await {
+        Ok(room) => room,
+        Err(_) => {
+            watch.let_go();
+            timeout(unread, sender.reserve()).await.map_err(|_| Error::SubscriberTooSlow)?
+        }
+    };
+    Ok(room.ok())
 }

@@ -194,26 +194,32 @@ impl Watch {
             if self.last.is_some_and(|last| self.revision >= last) {
                 return Err(Error::Draining);
             }
-            tokio::select! {
-                biased;
-                // What had happened by now is still sent.
-                () = draining.cancelled(), if self.last.is_none() => {
-                    self.last = Some(Box::pin(self.subscription.head()).await?);
-                }
-                () = self.rights.look_again() => self.filter.scope = self.rights.now()?,
-                () = tokio::time::sleep_until(self.quiet_until) => {
-                    self.quiet_until = Instant::now() + QUIET;
-                    return Ok(self.bookmark(false));
-                }
-                logged = self.subscription.next() => {
-                    let logged = logged?;
-                    (self.revision, self.tag) = (logged.revision, logged.tag);
-                    if self.filter.passes(&logged) {
-                        self.quiet_until = Instant::now() + QUIET;
-                        let event = convert::event(logged.revision, &logged.event)?;
-                        return Ok(self.message(Message::Event(event)));
+            // Nothing need be waited for, nor timed, within a page.
+            let logged = match self.subscription.in_hand() {
+                Some(logged) => logged,
+                None => tokio::select! {
+                    biased;
+                    // What had happened by now is still sent.
+                    () = draining.cancelled(), if self.last.is_none() => {
+                        self.last = Some(Box::pin(self.subscription.head()).await?);
+                        continue;
                     }
-                }
+                    () = self.rights.look_again() => {
+                        self.filter.scope = self.rights.now()?;
+                        continue;
+                    }
+                    () = tokio::time::sleep_until(self.quiet_until) => {
+                        self.quiet_until = Instant::now() + QUIET;
+                        return Ok(self.bookmark(false));
+                    }
+                    logged = self.subscription.next() => logged?,
+                },
+            };
+            (self.revision, self.tag) = (logged.revision, logged.tag);
+            if self.filter.passes(&logged) {
+                self.quiet_until = Instant::now() + QUIET;
+                let event = convert::event(logged.revision, &logged.event)?;
+                return Ok(self.message(Message::Event(event)));
             }
         }
     }

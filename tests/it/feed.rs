@@ -13,6 +13,7 @@ mod drain;
 mod namespaces;
 mod pictures;
 mod snapshot;
+mod tail;
 mod unread;
 mod wake_ups;
 

@@ -34,9 +34,9 @@ const BYTES: usize = 4_000;
 /// What the server may keep for each that does not read: a message, what HTTP/2 lets it send ahead, the connection.
 const KEPT_KIB: i64 = 512;
 
-/// And for each that is behind the tail, a page of 250 events that it is in no hurry to take: as rows, as events, and as
+/// And for each that is behind the tail, a page of 64 events that it is in no hurry to take: as rows, as events, and as
 /// what the allocator does not give back.
-const PAGE_KIB: i64 = 3 * 250 * 4;
+const PAGE_KIB: i64 = 3 * 64 * 4;
 
 /// What the rest of the work may take meanwhile: the tail of the log, other pages, other calls.
 const REST_KIB: i64 = 64 * 1024;
