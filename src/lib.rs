@@ -3,8 +3,8 @@
 //! A functional core in an imperative shell. What a command does to an approval is a pure function, in
 //! [`approval::gate`], [`approval::transition`] and [`approval::time`]; the shell loads, locks, writes and tells.
 //!
-//! - The core: [`names`], [`digest`], [`approval`], [`policy`], [`error`], and [`document`] and [`visible`] for what
-//!   people write and read. No I/O, no clock.
+//! - The core: [`names`], [`digest`], [`approval`], [`policy`], [`error`], and [`document`], [`duration`] and
+//!   [`visible`] for what people write and read. No I/O, no clock.
 //! - [`store`]: all SQL. One place commits ([`store::transaction`]).
 //! - [`ledger`]: the one door for changes. Calls that wait are carried out together, one transaction a batch.
 //! - [`keeper`]: sees to approvals whose time has come, on every replica.
@@ -21,11 +21,11 @@
 //!
 //! - An approval changes only by an event, and the row and the event are written in one transaction, under
 //!   the lock of the namespace's log. So revisions are dense and in commit order, and what is read under that
-//!   lock is exact.
+//!   lock is exact. Only when an approval is next looked at for escalation is moved without one.
 //! - An answer that says that something is so, be it for the first time or again, is sent after a COMMIT that
 //!   the server confirmed without a warning. Only a look that finds a pending request or a denial is answered
-//!   without one: it lets nobody through. Where that cannot be known, the ledger asks the log; where that cannot be had, the caller is told
-//!   `UNAVAILABLE`.
+//!   without one: it lets nobody through. Where that cannot be known, the ledger asks the log; where that cannot
+//!   be had, the caller is told `UNAVAILABLE`.
 //! - Two servers on one database know nothing of each other. The unique index over open approvals, the row
 //!   locks and the log's lock carry the promises.
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 use approval_authority::{
     grpc::limits::Limits,
     proto::{
-        ApprovalState, Outcome, RequireApprovalRequest, WatchApprovalsRequest,
-        WatchApprovalsResponse, watch_approvals_response::Message,
+        ApprovalState, Outcome, RequireApprovalRequest, RequireApprovalResponse,
+        WatchApprovalsRequest, WatchApprovalsResponse, watch_approvals_response::Message,
     },
 };
+use tokio::task::JoinHandle;
 use tonic::{Code, Status, Streaming};
 
 use crate::{
@@ -76,11 +77,10 @@ async fn a_stream_shows_no_more_than_its_subscriber_may_see_by_now() {
     assert_eq!(next(&mut stream).await.expect("an event"), "mine");
 }
 
-/// What was approved while the caller waited stays approved, and unused.
-#[tokio::test]
-async fn a_call_that_lost_its_right_while_it_waited_is_not_let_through() {
-    let (_, server) = TestServer::new().await;
-    let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
+/// A call about "w1" that has been let in and waits, and the approval that it waits for.
+async fn waiting(
+    backend: &Caller,
+) -> (String, JoinHandle<Result<RequireApprovalResponse, Status>>) {
     let held = id(&backend.require("w1", "delete_workspace").await);
     let wait = Some(prost_types::Duration { seconds: 60, nanos: 0 });
     let call = RequireApprovalRequest { wait, ..request("w1", "delete_workspace") };
@@ -89,7 +89,15 @@ async fn a_call_that_lost_its_right_while_it_waited_is_not_let_through() {
     tokio::task::yield_now().await;
     // A call behind it on the same connection is answered, so it has been let in.
     backend.require("w2", "delete_workspace").await;
+    (held, call)
+}
 
+/// What was approved while the caller waited stays approved, and unused.
+#[tokio::test]
+async fn a_call_that_lost_its_right_while_it_waited_is_not_let_through() {
+    let (_, server) = TestServer::new().await;
+    let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
+    let (held, call) = waiting(&backend).await;
     server.reload(&without("tokens:backend"), &tokens_text());
     alice.approve(&held).await;
     let ended = tokio::time::timeout(Duration::from_secs(30), call).await.expect("woken");
@@ -126,15 +134,7 @@ async fn streams_are_counted_for_each_principal_and_for_all() {
 async fn a_call_that_waits_asks_anew_under_the_new_policy() {
     let (_, server) = TestServer::new().await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
-    let held = id(&backend.require("w1", "delete_workspace").await);
-    let wait = Some(prost_types::Duration { seconds: 60, nanos: 0 });
-    let call = RequireApprovalRequest { wait, ..request("w1", "delete_workspace") };
-    let waiting = backend.clone();
-    let call = tokio::spawn(async move { waiting.ask(call).await });
-    tokio::task::yield_now().await;
-    // A call behind it on the same connection is answered, so it has been let in.
-    backend.require("w2", "delete_workspace").await;
-
+    let (held, call) = waiting(&backend).await;
     let stricter = policy_text().replace("approvals_required = 1", "approvals_required = 2");
     server.reload(&stricter, &tokens_text());
     let withdraw = approval_authority::proto::WithdrawApprovalRequest {
