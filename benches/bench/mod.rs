@@ -1,4 +1,7 @@
-//! A database, a server as a process of its own, and callers.
+//! A database, servers as processes of their own, and callers.
+
+// Each bench uses what it needs.
+#![allow(dead_code)]
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
@@ -8,11 +11,14 @@ use approval_authority::{
     embedded::{Cluster, Installation, Keep},
     policy::file::BUILT_IN,
     proto::{
-        RequireApprovalRequest, Start, WatchApprovalsRequest, WatchApprovalsResponse,
+        DecideRequest, Decision, RequireApprovalRequest, RequireApprovalResponse, Start,
+        WatchApprovalsRequest, WatchApprovalsResponse,
         approval_service_client::ApprovalServiceClient,
     },
 };
 use futures_util::TryStreamExt;
+use place::Operation;
+use prost_types::{Struct, Value, value::Kind};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -34,26 +40,69 @@ namespaces = ["*"]
 workspaces = ["*"]
 
 [[bindings]]
+role = "approver"
+principals = ["tokens:alice", "tokens:bob"]
+namespaces = ["*"]
+workspaces = ["*"]
+actions = ["*"]
+
+[[bindings]]
 role = "viewer"
 principals = ["tokens:viewer"]
 namespaces = ["*"]
 workspaces = ["*"]
 "#;
 
+pub mod measure;
+pub mod place;
+pub mod straight;
+
 /// Whether a part was asked for: `make bench ARGS="-- catch-up"` runs that alone; without a name all are run.
 pub fn wanted(part: &str) -> bool {
-    let mut named =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
-    named.peek().is_none() || named.any(|name| name == part)
+    all_wanted() || named().any(|name| name == part)
+}
+
+/// Whether no part was asked for by name.
+pub fn all_wanted() -> bool {
+    named().next().is_none()
+}
+
+fn named() -> impl Iterator<Item = String> {
+    std::env::args().skip(1).filter(|argument| !argument.starts_with('-'))
 }
 
 /// All that a bench needs. It is gone with it.
 pub struct Bench {
-    url: String,
-    address: String,
-    server: Child,
+    pub url: String,
+    pub servers: Vec<Server>,
+    pg_bin: PathBuf,
+    config: PathBuf,
     _cluster: Cluster,
     _folder: TempDir,
+}
+
+/// A server on the database.
+pub struct Server {
+    pub address: String,
+    process: Child,
+}
+
+impl Server {
+    async fn start(config: &PathBuf) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_approval-authority"))
+            .arg("serve")
+            .arg("--config")
+            .arg(config)
+            .env("RUST_LOG", "warn")
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program");
+        let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let line = lines.next_line().await.expect("output").expect("a line");
+        let address = line.strip_prefix("listening on ").expect("an address").to_owned();
+        Self { address, process }
+    }
 }
 
 impl Bench {
@@ -70,25 +119,30 @@ impl Bench {
         let url = cluster.url("bench");
         let folder = tempfile::tempdir().expect("a folder");
         let config = deployment(&folder, &url);
-        let mut server = Command::new(env!("CARGO_BIN_EXE_approval-authority"))
-            .arg("serve")
-            .arg("--config")
-            .arg(config)
-            .env("RUST_LOG", "warn")
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the program");
-        let mut lines = BufReader::new(server.stdout.take().expect("piped")).lines();
-        let line = lines.next_line().await.expect("output").expect("a line");
-        let address = line.strip_prefix("listening on ").expect("an address").to_owned();
-        Self { url, address, server, _cluster: cluster, _folder: folder }
+        let server = Server::start(&config).await;
+        let pg_bin = installation.bin().to_owned();
+        Self { url, servers: vec![server], pg_bin, config, _cluster: cluster, _folder: folder }
     }
 
-    /// One of the two, on a connection of its own.
+    /// Starts another server on the same database.
+    pub async fn add_server(&mut self) {
+        self.servers.push(Server::start(&self.config).await);
+    }
+
+    /// A program of PostgreSQL's.
+    pub fn program(&self, name: &str) -> Command {
+        Command::new(self.pg_bin.join(name))
+    }
+
+    /// One of those who have a token, on a connection of its own.
     pub async fn caller(&self, subject: &str) -> Caller {
-        let endpoint =
-            Endpoint::from_shared(format!("http://{}", self.address)).expect("well-formed");
+        self.caller_of(&self.servers[0], subject).await
+    }
+
+    /// The same, at a server.
+    pub async fn caller_of(&self, server: &Server, subject: &str) -> Caller {
+        let address = format!("http://{}", server.address);
+        let endpoint = Endpoint::from_shared(address).expect("well-formed");
         // As the documentation tells subscribers to.
         let endpoint = endpoint
             .initial_stream_window_size(64 * 1024)
@@ -98,9 +152,9 @@ impl Bench {
         Caller(ApprovalServiceClient::with_interceptor(channel, Credential(token)))
     }
 
-    /// Memory that the server holds.
+    /// Memory that the first server holds.
     pub fn server_kib(&self) -> i64 {
-        let pid = self.server.id().expect("running");
+        let pid = self.servers[0].process.id().expect("running");
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
@@ -128,7 +182,7 @@ impl Bench {
         rows.try_fold(0, async |bytes, row| Ok(bytes + row.len())).await.expect("all rows")
     }
 
-    async fn connect(&self) -> tokio_postgres::Client {
+    pub async fn connect(&self) -> tokio_postgres::Client {
         let (client, driver) = tokio_postgres::connect(&self.url, NoTls).await.expect("connected");
         tokio::spawn(driver);
         client
@@ -136,7 +190,7 @@ impl Bench {
 }
 
 fn deployment(folder: &TempDir, url: &str) -> PathBuf {
-    let entries = ["backend", "viewer"].map(|subject| {
+    let entries = ["backend", "alice", "viewer"].map(|subject| {
         tokens::entry(subject, &format!("{subject}-token-for-benches"), &[]).expect("a subject")
     });
     let url = toml::Value::from(url);
@@ -178,6 +232,33 @@ impl Caller {
             ..Default::default()
         };
         self.0.clone().require_approval(request).await.expect("an answer");
+    }
+
+    /// Asks about an operation.
+    pub async fn ask(&self, operation: &Operation) -> RequireApprovalResponse {
+        let number = Value { kind: Some(Kind::NumberValue(operation.number as f64)) };
+        let fields = [("n".to_owned(), number)].into_iter().collect();
+        let request = RequireApprovalRequest {
+            namespace: operation.namespace.clone(),
+            workspace_id: operation.workspace.clone(),
+            action: "delete_workspace".to_owned(),
+            reason: "nobody has used it since May".to_owned(),
+            context: Some(Struct { fields }),
+            ..Default::default()
+        };
+        self.0.clone().require_approval(request).await.expect("an answer").into_inner()
+    }
+
+    /// Approves what an answer says is pending.
+    pub async fn approve(&self, asked: &RequireApprovalResponse) {
+        let approval = asked.approval.as_ref().expect("an approval");
+        let request = DecideRequest {
+            namespace: approval.namespace.clone(),
+            approval_id: approval.id.clone(),
+            decision: Decision::Approve.into(),
+            ..Default::default()
+        };
+        self.0.clone().decide(request).await.expect("an answer");
     }
 
     pub async fn watch(&self, namespace: &str, start: Start) -> Streaming<WatchApprovalsResponse> {

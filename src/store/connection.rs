@@ -155,6 +155,10 @@ where
     (client, poll_fn(move |cx| driver.poll_message(cx)).boxed())
 }
 
+/// Statements are planned once for a connection, for whatever they are given: a plan for one namespace does not do for
+/// another (`migrations/V6__planning.sql`), and to plan one anew for each call takes as long as to carry it out.
+const PLAN_FOR_ANY: &str = "SET plan_cache_mode = force_generic_plan";
+
 /// Makes the pool's connections. deadpool-postgres drives its own as plain futures, which throws notices
 /// away, and a notice is the only trace of a COMMIT that the standby did not confirm.
 #[derive(Clone)]
@@ -229,6 +233,7 @@ impl Connector {
         let client = ClientWrapper::new(client, task);
         let connection = Connection { client, warnings, generation, newest: self.newest.clone() };
         schema::check_server(&connection).await?;
+        connection.batch_execute(PLAN_FOR_ANY).await?;
         Ok(connection)
     }
 }

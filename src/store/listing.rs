@@ -1,5 +1,7 @@
 //! Lists of approvals, in pages.
 
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
 use super::{
@@ -24,19 +26,56 @@ pub struct Filter {
     pub actions: Vec<Action>,
 }
 
-const LIST: &str = concat!(
-    "-- list_approvals(): a page, newest first; ids are UUIDv7 and so in order of time
-SELECT ",
-    request_columns!(),
-    ", ",
-    standing_columns!(),
-    "
-FROM approval_authority.approvals AS a
-WHERE a.namespace = $1 AND ($2::text[] IS NULL OR a.workspace_id = ANY($2))
-    AND (cardinality($3::text[]) = 0 OR a.state = ANY($3))
-    AND (cardinality($4::text[]) = 0 OR a.action = ANY($4))
-    AND ($5::uuid IS NULL OR a.id < $5)
-ORDER BY a.namespace DESC, a.id DESC LIMIT $6"
+/// A page of what some index lookups find, each of which finds a page at most, newest first; ids are UUIDv7 and so in
+/// order of time. However long the history is, no more is read: one statement with a condition for each part of a filter
+/// that may be unset would walk through it.
+macro_rules! page_of {
+    ($label:literal, $lookups:literal, $condition:literal, $order:literal) => {
+        concat!(
+            $label,
+            "\nSELECT ",
+            request_columns!(),
+            ", ",
+            standing_columns!(),
+            "
+FROM (
+    SELECT c.id FROM ",
+            $lookups,
+            "
+    CROSS JOIN LATERAL (
+        SELECT a.id FROM approval_authority.approvals AS a
+        WHERE a.namespace = $1 AND ",
+            $condition,
+            " AND a.id < $4 AND (cardinality($3::text[]) = 0 OR a.action = ANY($3))
+        ORDER BY a.namespace DESC, ",
+            $order,
+            "a.state DESC, a.id DESC LIMIT $5
+    ) AS c
+    ORDER BY c.id DESC LIMIT $5
+) AS p
+CROSS JOIN LATERAL (
+    SELECT ",
+            all_columns!(),
+            " FROM approval_authority.approvals AS a
+    WHERE a.namespace = $1 AND a.id = p.id OFFSET 0
+) AS a
+ORDER BY p.id DESC"
+        )
+    };
+}
+
+const LIST: &str = page_of!(
+    "-- list_approvals(): a page of some states",
+    "unnest($2::text[]) AS s (state)",
+    "a.state = s.state",
+    ""
+);
+
+const LIST_WORKSPACES: &str = page_of!(
+    "-- list_approvals_of(): a page of some workspaces and states",
+    "unnest($2::text[]) AS s (state) CROSS JOIN unnest($6::text[]) AS w (id)",
+    "a.workspace_id = w.id AND a.state = s.state",
+    "a.workspace_id DESC, "
 );
 
 const PENDING: &str =
@@ -148,12 +187,24 @@ async fn page(
     before: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Approval>, Failure> {
-    let workspaces: Option<Vec<&str>> = filter.workspaces.as_deref().map(texts);
-    let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
+    let namespace = namespace.as_str();
+    let states = if filter.states.is_empty() { &State::ALL } else { &filter.states[..] };
+    // Each once: a page of each is read.
+    let states: BTreeSet<&str> = states.iter().map(|state| state.as_str()).collect();
+    let states = Vec::from_iter(states);
     let actions: Vec<&str> = filter.actions.iter().map(Action::as_str).collect();
-    let statement = tx.prepare_cached(LIST).await?;
-    let rows = tx
-        .query(&statement, &[&namespace.as_str(), &workspaces, &states, &actions, &before, &limit])
-        .await?;
+    let before = before.unwrap_or(Uuid::max());
+    let rows = match filter.workspaces.as_deref().map(texts) {
+        None => {
+            let statement = tx.prepare_cached(LIST).await?;
+            tx.query(&statement, &[&namespace, &states, &actions, &before, &limit]).await?
+        }
+        Some(workspaces) => {
+            let workspaces = Vec::from_iter(BTreeSet::from_iter(workspaces));
+            let statement = tx.prepare_cached(LIST_WORKSPACES).await?;
+            tx.query(&statement, &[&namespace, &states, &actions, &before, &limit, &workspaces])
+                .await?
+        }
+    };
     rows.iter().map(|row| approval(&mut Columns::of(row))).collect()
 }

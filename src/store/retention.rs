@@ -45,8 +45,9 @@ CROSS JOIN LATERAL (
 ) AS a
 WHERE e.namespace = $1 AND e.revision > $2 ORDER BY e.namespace, e.revision LIMIT $3";
 
-const CUT: &str = "-- cut_log(): deletes the events up to a revision
-DELETE FROM approval_authority.events WHERE namespace = $1 AND revision <= $2";
+/// With both ends, so that the planner expects few.
+const CUT: &str = "-- cut_log(): deletes the events between two revisions
+DELETE FROM approval_authority.events WHERE namespace = $1 AND revision > $2 AND revision <= $3";
 
 const RAISE_FLOOR: &str = "-- raise_floor(): in the transaction that cuts
 UPDATE approval_authority.logs SET floor_revision = $2, floor_tag = $3
@@ -157,7 +158,7 @@ async fn cut(tx: &Transaction, namespace: &Namespace, age: SignedDuration) -> Re
         last = Some((revision, log::tag(batch_id)));
     }
     let Some((revision, tag)) = last else { return Ok(0) };
-    let cut = tx.execute(CUT, &[&name, &revision]).await?;
+    let cut = tx.execute(CUT, &[&name, &floor, &revision]).await?;
     match tx.execute(RAISE_FLOOR, &[&name, &revision, &tag]).await? {
         1 => Ok(cut),
         raised => Err(Failure::Fault(format!("{raised} floors were raised"))),

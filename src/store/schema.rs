@@ -14,8 +14,8 @@ mod embedded {
 /// Where refinery notes what it has applied.
 const HISTORY: &str = "approval_authority.schema_history";
 
-/// How often a migration is tried: another replica may be migrating too, and one of the two then fails on
-/// the history's primary key.
+/// How often it is tried to migrate, beside once for each migration: another replica may be migrating too, and one of the
+/// two then fails on the history's primary key.
 const ATTEMPTS: usize = 5;
 
 const SERVER: &str = "-- check_server(): whether the server keeps what it acknowledges
@@ -106,15 +106,15 @@ impl Store {
     /// Applies the migrations that are missing; returns their names.
     pub async fn migrate(&self) -> Result<Vec<String>, Failure> {
         let mut applied = Vec::new();
+        // Of two that migrate at once, one may lose to the other at each of them.
+        let most = runner().get_migrations().len() + ATTEMPTS;
         for attempt in 1.. {
             match self.try_migrate().await {
                 Ok(names) => {
                     applied.extend(names);
                     break;
                 }
-                Err(failure)
-                    if attempt < ATTEMPTS && !matches!(failure, Failure::Unavailable(_)) =>
-                {
+                Err(failure) if attempt < most && !matches!(failure, Failure::Unavailable(_)) => {
                     tracing::info!(%failure, "migrating again");
                 }
                 Err(failure) => return Err(failure),

@@ -37,7 +37,10 @@ WITH RECURSIVE below (id) AS (
     SELECT n.id FROM unnest($2::text[]) AS n (id)
     UNION
     SELECT w.id FROM below AS b
-    JOIN approval_authority.workspaces AS w ON w.namespace = $1 AND w.parent_id = b.id)
+    CROSS JOIN LATERAL (
+        SELECT w.id FROM approval_authority.workspaces AS w
+        WHERE w.namespace = $1 AND w.parent_id = b.id OFFSET 0
+    ) AS w)
 SELECT b.id FROM below AS b";
 
 /// Without a distance, and so to the root however far it is.

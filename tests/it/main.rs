@@ -17,6 +17,7 @@ mod migrations;
 mod model;
 mod outage;
 mod permissions;
+mod plans;
 mod policy;
 mod processes;
 mod proxy;

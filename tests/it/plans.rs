@@ -1,0 +1,307 @@
+//! No statement reads more than it needs, however much there is: each is carried out in a namespace of which no statistics
+//! tell, beside a larger one, and PostgreSQL says what it did (auto_explain).
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use approval_authority::{
+    names::Namespace,
+    proto::{
+        ApprovalState, DeleteWorkspaceRequest, ListApprovalsRequest, ListWorkspacesRequest,
+        ReportResultRequest, RevokeApprovalRequest, Start, WatchApprovalsRequest,
+        WithdrawApprovalRequest,
+    },
+};
+use serde_json::Value;
+
+use crate::{
+    database::Database,
+    harness::{Caller, TestServer, id, request},
+    watch::{after, from},
+};
+
+/// Approvals and workspaces in the namespace that is used; and as many of both in the one that statistics tell of.
+const APPROVALS: usize = 8_000;
+const WORKSPACES: usize = 499;
+const BESIDE: usize = 20_000;
+
+/// What one statement may read of a table, or pass over: a page of the feed, a lookup for each namespace.
+const MOST: f64 = 1_200.0;
+
+/// These are asked for all that is open, and read all that is.
+const READ_ALL: [&str; 1] = ["pending_approvals"];
+
+/// What has only `migrate`, or a server that starts, or that reads no table.
+const NOT_SEEN: [&str; 8] = [
+    "check_server",
+    "compatibility",
+    "has_schema",
+    "namespaces",
+    "new_epoch",
+    "open_approvals",
+    "ping",
+    "written_by",
+];
+
+/// So many approvals: of all states, in workspaces that have parents, each with two events. The oldest five
+/// hundred are older than what is kept, and some of those that are pending have lapsed.
+fn fill(namespace: &str, approvals: usize, workspaces: usize) -> String {
+    format!(
+        "CREATE TEMPORARY TABLE filled AS
+        SELECT n, t.time, (lpad(to_hex((extract(epoch FROM t.time) * 1000)::bigint), 12, '0') || '7'
+                || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15))::uuid AS id,
+            CASE WHEN n <= 500 OR n % 100 < 60 THEN 'CONSUMED' WHEN n % 100 < 70 THEN 'DENIED' WHEN n % 100 < 74
+                THEN 'EXPIRED' WHEN n % 100 < 94 THEN 'PENDING' ELSE 'APPROVED' END AS state
+        FROM generate_series(1, {approvals}) AS n
+        CROSS JOIN LATERAL (SELECT clock_timestamp() - CASE WHEN n <= 500 THEN interval '200 days'
+            ELSE ({approvals} - n) * interval '10 seconds' END AS time) AS t;
+        INSERT INTO approval_authority.logs (namespace, epoch) VALUES ('{namespace}', gen_random_uuid());
+        INSERT INTO approval_authority.log_locks (namespace) VALUES ('{namespace}');
+        INSERT INTO approval_authority.workspaces (namespace, id, parent_id, display_name)
+        SELECT '{namespace}', 'w' || n, CASE WHEN n > 0 THEN 'w' || n / 8 END, '' FROM generate_series(0, {workspaces} - 1) AS n;
+        INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash,
+            requested_by, on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms,
+            policy_digest, recent_denials, create_time, state, version, expire_time, decide_time, consume_time,
+            consumed_by, consumed_key, cooldown_end)
+        SELECT '{namespace}', f.id, 'w' || f.n % {workspaces}, 'delete_workspace', '{{}}', sha256(convert_to(f.n::text, 'UTF8')),
+            'tokens:backend', '', '', 1, 1, 1, '', 0, f.time, f.state, 2,
+            f.time + CASE WHEN f.n % 400 = 93 THEN interval '1 second' ELSE interval '50 days' END,
+            CASE WHEN f.state NOT IN ('PENDING', 'EXPIRED') THEN f.time END,
+            CASE WHEN f.state = 'CONSUMED' THEN f.time END,
+            CASE WHEN f.state = 'CONSUMED' THEN 'tokens:backend' END,
+            CASE WHEN f.state = 'CONSUMED' THEN f.n::text END,
+            CASE WHEN f.state = 'DENIED' THEN f.time END
+        FROM filled AS f;
+        INSERT INTO approval_authority.verdicts (namespace, approval_id, approver, decision, reason, verdict_time)
+        SELECT '{namespace}', f.id, 'tokens:alice', CASE f.state WHEN 'DENIED' THEN 'DENY' ELSE 'APPROVE' END, '', f.time
+        FROM filled AS f WHERE f.state NOT IN ('PENDING', 'EXPIRED');
+        INSERT INTO approval_authority.events (namespace, revision, type, workspace_id, approval_id, version, state,
+            verdicts, expire_time, event_time, batch_id)
+        SELECT '{namespace}', 2 * f.n - 2 + v, CASE v WHEN 1 THEN 'REQUESTED' ELSE 'REVIEWED' END, 'w' || f.n % {workspaces}, f.id, v,
+            'PENDING', '[]', f.time, f.time, gen_random_uuid()
+        FROM filled AS f CROSS JOIN generate_series(1, 2) AS v;
+        DROP TABLE filled;"
+    )
+}
+
+/// As many namespaces with one of everything, so that an average one has next to nothing.
+const SMALL: &str = "
+    INSERT INTO approval_authority.logs (namespace, epoch)
+    SELECT 'small-' || n, gen_random_uuid() FROM generate_series(1, 1000) AS n;
+    INSERT INTO approval_authority.workspaces (namespace, id, display_name)
+    SELECT 'small-' || n, 'w1', '' FROM generate_series(1, 1000) AS n;
+    INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash, requested_by,
+        on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms, policy_digest, recent_denials,
+        create_time, state, version, expire_time)
+    SELECT 'small-' || n, gen_random_uuid(), 'w1', 'delete_workspace', '{}', sha256(''), 'tokens:backend', '', '', 1, 1, 1,
+        '', 0, clock_timestamp(), 'EXPIRED', 1, clock_timestamp() FROM generate_series(1, 1000) AS n;
+    INSERT INTO approval_authority.verdicts (namespace, approval_id, approver, decision, reason, verdict_time)
+    SELECT a.namespace, a.id, 'tokens:alice', 'APPROVE', '', a.create_time
+    FROM approval_authority.approvals AS a WHERE a.namespace LIKE 'small-%';
+    INSERT INTO approval_authority.events (namespace, revision, type, workspace_id, approval_id, version, state, verdicts,
+        expire_time, event_time, batch_id)
+    SELECT a.namespace, 1, 'EXPIRED', 'w1', a.id, 1, 'EXPIRED', '[]', a.create_time, a.create_time, gen_random_uuid()
+    FROM approval_authority.approvals AS a WHERE a.namespace LIKE 'small-%'";
+
+/// Everything that is asked of the service, at least once.
+async fn use_all(database: &Database, server: &TestServer) {
+    let backend = server.caller("backend").await;
+    let (alice, viewer) = (server.caller("alice").await, server.caller("viewer").await);
+    let admin = server.caller("admin").await;
+
+    let held = id(&backend.require("w7", "delete_workspace").await);
+    backend.require("w7", "delete_workspace").await;
+    alice.approve(&held).await;
+    let attempt = approval_authority::proto::RequireApprovalRequest {
+        idempotency_key: "attempt".to_owned(),
+        ..request("w7", "delete_workspace")
+    };
+    backend.ask(attempt.clone()).await.expect("let through");
+    backend.ask(attempt).await.expect("again");
+    let report = ReportResultRequest {
+        approval_id: held.clone(),
+        result: approval_authority::proto::Result::Succeeded.into(),
+        ..Default::default()
+    };
+    backend.approvals.clone().report_result(report).await.expect("reported");
+    alice.deny(&id(&backend.require("w8", "delete_workspace").await)).await;
+    let approval_id = id(&backend.require("w9", "delete_workspace").await);
+    let withdraw = WithdrawApprovalRequest { approval_id, ..Default::default() };
+    backend.approvals.clone().withdraw_approval(withdraw).await.expect("withdrawn");
+    let approval_id = id(&backend.require("w10", "delete_workspace").await);
+    alice.approve(&approval_id).await;
+    let reason = "changed my mind".to_owned();
+    let revoke = RevokeApprovalRequest { approval_id, reason, ..Default::default() };
+    alice.approvals.clone().revoke_approval(revoke).await.expect("revoked");
+    viewer.get(&held).await.expect("it");
+
+    lists(&viewer).await;
+    streams(&viewer).await;
+
+    admin.put_workspace("new", "w3").await.expect("put");
+    admin.put_workspace("new", "w4").await.expect("moved");
+    let delete = DeleteWorkspaceRequest { workspace_id: "new".to_owned(), ..Default::default() };
+    admin.workspaces.clone().delete_workspace(delete).await.expect("deleted");
+    let list = ListWorkspacesRequest::default();
+    admin.workspaces.clone().list_workspaces(list).await.expect("a page");
+
+    let lapsed = "SELECT count(*) FROM approval_authority.approvals
+        WHERE namespace = 'default' AND state = 'PENDING' AND expire_time < clock_timestamp()";
+    while database.count(lapsed).await > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn lists(viewer: &Caller) {
+    let (w3, pending) = (vec!["w3".to_owned()], vec![ApprovalState::Pending.into()]);
+    let denied = vec![ApprovalState::Denied.into(), ApprovalState::Consumed.into()];
+    for (workspace_ids, states, include_descendants) in [
+        (vec![], vec![], false),
+        (vec![], pending.clone(), false),
+        (vec![], denied, false),
+        (w3.clone(), vec![], false),
+        (w3.clone(), pending, false),
+        (w3, vec![], true),
+    ] {
+        let list = ListApprovalsRequest {
+            workspace_ids,
+            states,
+            include_descendants,
+            ..Default::default()
+        };
+        let first = viewer.list(list.clone()).await.expect("a page");
+        assert!(!first.approvals.is_empty());
+        let page_token = first.next_page_token;
+        viewer.list(ListApprovalsRequest { page_token, ..list }).await.expect("another");
+    }
+}
+
+async fn streams(viewer: &Caller) {
+    let subtree = WatchApprovalsRequest {
+        workspace_ids: vec!["w3".to_owned()],
+        include_descendants: true,
+        ..from(Start::Pending)
+    };
+    for watch in [from(Start::Oldest), from(Start::Pending), subtree] {
+        let mut stream = viewer.watch(watch).await.expect("a stream");
+        let mut cursor = String::new();
+        for _ in 0..50 {
+            cursor = stream.message().await.expect("a message").expect("no end").cursor;
+        }
+        if !cursor.is_empty() {
+            let mut resumed = viewer.watch(after(&cursor)).await.expect("a stream");
+            resumed.message().await.expect("a message").expect("no end");
+        }
+    }
+}
+
+/// What every statement did, by its label: those that the log tells of behind a place.
+fn plans(log: &PathBuf, from: usize) -> Vec<(String, Value)> {
+    let log = String::from_utf8_lossy(&std::fs::read(log).expect("a log")[from..]).into_owned();
+    let mut lines = log.lines().peekable();
+    let mut plans = Vec::new();
+    while let Some(line) = lines.next() {
+        if !line.ends_with("plan:") {
+            continue;
+        }
+        let mut json = String::new();
+        while let Some(line) = lines.next_if(|line| line.starts_with('\t')) {
+            json.push_str(line);
+        }
+        let plan: Value = serde_json::from_str(&json).expect("a plan in JSON");
+        let text = plan["Query Text"].as_str().expect("its statement");
+        if let Some((label, _)) = text.strip_prefix("-- ").and_then(|rest| rest.split_once('(')) {
+            plans.push((label.to_owned(), plan["Plan"].clone()));
+        }
+    }
+    plans
+}
+
+/// What a plan's nodes did that they should not have.
+fn faults(node: &Value, reads_all: bool, found: &mut Vec<String>) {
+    let number = |key: &str| {
+        node[key].as_f64().unwrap_or(0.0) * node["Actual Loops"].as_f64().unwrap_or(1.0)
+    };
+    let [kind, relation] =
+        ["Node Type", "Relation Name"].map(|key| node[key].as_str().unwrap_or(""));
+    let passed_over = number("Rows Removed by Filter") + number("Rows Removed by Join Filter");
+    let large = ["approvals", "verdicts", "events", "workspaces"].contains(&relation);
+    if large && kind == "Seq Scan" {
+        found.push(format!("reads all of {relation}"));
+    }
+    if !reads_all && passed_over + number("Actual Rows") > MOST {
+        found.push(format!(
+            "{kind} {relation}: {} rows, {passed_over} passed over",
+            number("Actual Rows")
+        ));
+    }
+    for below in node["Plans"].as_array().into_iter().flatten() {
+        faults(below, reads_all, found);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_statement_reads_more_than_it_needs_of_a_namespace_that_statistics_do_not_know() {
+    let database = Database::new().await;
+    let client = database.connect().await;
+    let tell = "ALTER TABLE approval_authority.approvals SET (autovacuum_enabled = off);
+        ALTER TABLE approval_authority.verdicts SET (autovacuum_enabled = off);
+        ALTER TABLE approval_authority.events SET (autovacuum_enabled = off);
+        ALTER TABLE approval_authority.workspaces SET (autovacuum_enabled = off)";
+    client.batch_execute(tell).await.expect("no ANALYZE but this test's");
+    client.batch_execute(&fill("beside", BESIDE, BESIDE)).await.expect("filled");
+    client.batch_execute(SMALL).await.expect("filled");
+    client.batch_execute("ANALYZE").await.expect("analyzed");
+    client.batch_execute(&fill("default", APPROVALS, WORKSPACES)).await.expect("filled");
+
+    let explain = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET session_preload_libraries = auto_explain',
+            current_database());
+        EXECUTE format('ALTER DATABASE %I SET auto_explain.log_min_duration = 0', current_database());
+        EXECUTE format('ALTER DATABASE %I SET auto_explain.log_analyze = on', current_database());
+        EXECUTE format('ALTER DATABASE %I SET auto_explain.log_timing = off', current_database());
+        EXECUTE format('ALTER DATABASE %I SET auto_explain.log_format = json', current_database()); END $$";
+    client.batch_execute("LOAD 'auto_explain'").await.expect("PostgreSQL's auto_explain");
+    client.batch_execute(explain).await.expect("sessions tell from now on");
+    let data = client.query_one("SELECT current_setting('data_directory')", &[]).await;
+    let data = PathBuf::from(data.expect("a folder").get::<_, String>(0));
+    let log = data.parent().expect("the cluster's").join("postgres.log");
+    let before = std::fs::metadata(&log).expect("a log").len();
+
+    let server = TestServer::on(&database.url).await;
+    use_all(&database, &server).await;
+    server.drain().await;
+    let (store, age) = (database.store(), crate::server::RETENTION.events);
+    store.heads(&[Namespace::default_namespace()]).await.expect("the poll's");
+    store.log(&Namespace::parse("new").expect("a name")).await.expect("a log");
+    for namespace in store.logs_to_cut(age).await.expect("some") {
+        assert!(store.cut_log(&namespace, age).await.expect("cut") > 0);
+    }
+    for namespace in store.logs_to_clear(age).await.expect("some") {
+        store.clear_approvals(&namespace, age, uuid::Uuid::nil()).await.expect("cleared");
+    }
+
+    let plans = plans(&log, usize::try_from(before).expect("fits"));
+    let mut all: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (label, plan) in &plans {
+        faults(plan, READ_ALL.contains(&label.as_str()), all.entry(label).or_default());
+    }
+    let labels: Vec<&str> = all.keys().copied().collect();
+    println!("{} statements of {} kinds: {labels:?}", plans.len(), labels.len());
+    all.retain(|_, faults| !faults.is_empty());
+    assert!(all.is_empty(), "{all:#?}");
+    for label in store_labels() {
+        let seen = labels.contains(&label.as_str()) || NOT_SEEN.contains(&label.as_str());
+        assert!(seen, "{label} was not carried out");
+    }
+}
+
+/// The labels of all statements that there are.
+fn store_labels() -> Vec<String> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/store");
+    let files = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("a file"));
+    let texts = files.map(|file| std::fs::read_to_string(file.path()).expect("a file"));
+    let labels = texts.flat_map(|text| {
+        let found = text.split("\"-- ").skip(1).filter_map(|rest| rest.split_once("()"));
+        found.map(|(label, _)| label.to_owned()).collect::<Vec<String>>()
+    });
+    labels.collect()
+}
