@@ -160,7 +160,7 @@ where
 #[derive(Clone)]
 pub(super) struct Connector {
     /// The same database on each of its hosts, in the order given.
-    hosts: Vec<Endpoint>,
+    hosts: Arc<[Endpoint]>,
     newest: Arc<AtomicU64>,
 }
 
@@ -168,7 +168,7 @@ impl Connector {
     /// For the database that the configuration's `key` names.
     pub(super) fn new(key: &str, url: &Url) -> Result<Self, Error> {
         let hosts = each_host(url).map_err(|why| Error::invalid(key, why))?;
-        Ok(Self { hosts, newest: Arc::default() })
+        Ok(Self { hosts: hosts.into(), newest: Arc::default() })
     }
 
     /// Longer than all hosts together may take.
@@ -192,7 +192,7 @@ impl Connector {
         F: Future<Output = Result<T, Failure>>,
     {
         let mut last = Failure::Unavailable("the URL names no host".to_owned());
-        for host in &self.hosts {
+        for host in self.hosts.iter() {
             match tokio::time::timeout(CONNECT_PATIENCE, attempt(host.clone())).await {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(failure)) => last = failure,

@@ -43,8 +43,16 @@ pub const RETENTION: Retention = Retention {
 };
 
 /// More than tests ask for, but for those of the limits themselves.
-pub const LIMITS: Limits =
-    Limits { watchers: 10_000, watchers_per_principal: 2_000, unread: Duration::from_secs(60) };
+pub const LIMITS: Limits = Limits {
+    connections: 10_000,
+    calls: 10_000,
+    calls_per_principal: 10_000,
+    waiters: 10_000,
+    waiters_per_principal: 10_000,
+    watchers: 10_000,
+    watchers_per_principal: 2_000,
+    unread: Duration::from_secs(60),
+};
 
 /// The policy that the tests run under.
 pub fn policy_text() -> String {
