@@ -74,7 +74,7 @@ impl approval_service_server::ApprovalService for ApprovalService {
         // Nobody waits for who is not there any more.
         let gone = CancellationToken::new();
         let _here = gone.clone().drop_guard();
-        let work = self.clone().require(caller, asked, wait, gone);
+        let work = Box::pin(self.clone().require(caller, asked, wait, gone));
         let answer = within(deadline, wait, place, Error::OutcomeUnknown, work).await?;
         Ok(Response::new(answer))
     }
@@ -94,9 +94,9 @@ impl approval_service_server::ApprovalService for ApprovalService {
         let Admitted { caller, place, line } = guard::admitted(&request)?;
         place.turn(Part::Watches)?;
         let (service, request) = (self.clone(), request.into_inner());
-        let start = async move {
+        let start = Box::pin(async move {
             watch::start(&service.store, &service.feed, &service.access, caller, request).await
-        };
+        });
         let late = Error::StoreUnavailable;
         let watch = within(deadline, Duration::ZERO, place.clone(), late, start).await?;
         let stream = stream::of(watch, place, line, self.unread, self.draining.clone());

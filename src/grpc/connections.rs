@@ -193,10 +193,9 @@ mod tests {
         let _call = calls.line().busy();
         drop(called.line().busy());
         let mut callers = Vec::new();
-        for (gives_way, why) in [
-            (&silent, "nobody has been let in, for longest"),
-            (&young, "nobody has been let in"),
-        ] {
+        for (gives_way, why) in
+            [(&silent, "nobody has been let in, for longest"), (&young, "nobody has been let in")]
+        {
             assert!(!is_closed(gives_way));
             // What comes is at once somebody's who calls.
             let seat = connections.seat().expect("room is made");
@@ -220,9 +219,13 @@ mod tests {
         assert!(connections.open().idle.is_empty(), "it is still in use");
         drop(seat);
         drop(busy_too);
-        assert_eq!((connections.open().count, connections.open().idle.len()), (0, 0));
+        let left = || {
+            let open = connections.open();
+            (open.count, open.idle.len())
+        };
+        assert_eq!(left(), (0, 0));
         drop(connections.seat().expect("room"));
-        assert_eq!((connections.open().count, connections.open().idle.len()), (0, 0));
+        assert_eq!(left(), (0, 0));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
@@ -35,7 +36,7 @@ where
 {
     let deadline = of(request.metadata());
     let Admitted { caller, place, .. } = guard::admitted(&request)?;
-    let work = work(service.clone(), caller, request.into_inner());
+    let work = Box::pin(work(service.clone(), caller, request.into_inner()));
     Ok(Response::new(within(deadline, Duration::ZERO, place, late, work).await?))
 }
 
@@ -48,7 +49,7 @@ pub(super) async fn within<Answer: Send + 'static>(
     wait: Duration,
     place: Arc<Place>,
     late: Error,
-    work: impl Future<Output = Result<Answer, Error>> + Send + 'static,
+    work: BoxFuture<'static, Result<Answer, Error>>,
 ) -> Result<Answer, Error> {
     let patience = PATIENCE + wait;
     let patience = match deadline {

@@ -22,7 +22,10 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{either::Either, sync::WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-use super::connections::{Connections, Line, Seat};
+use super::{
+    connections::{Connections, Line, Seat},
+    limits::Limits,
+};
 use crate::{auth::mtls::Certificate, tls::H2};
 
 /// How long a greeting may take: the TLS handshake, if there is one, and the first words of HTTP/2. Who connects and says
@@ -31,10 +34,6 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a client says first in HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// How long a peer may take nothing of what is sent to it. It may be there, and answer on the level of TCP: that alone would
-/// keep the connection for ever.
-const STALLED: Duration = Duration::from_secs(60);
 
 /// Until the next connection is asked for after one could not be had, as when there are no more file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -47,9 +46,11 @@ pub type Tls = watch::Receiver<Arc<ServerConfig>>;
 pub(super) fn connections(
     listener: TcpListener,
     tls: Option<Tls>,
-    connections: Arc<Connections>,
+    limits: Limits,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    let incoming = Incoming { listener, tls, connections, greetings: JoinSet::new() };
+    let connections = Connections::new(limits.connections);
+    let greetings = JoinSet::new();
+    let incoming = Incoming { listener, tls, connections, unread: limits.unread, greetings };
     unfold(incoming, async |mut incoming| Some((Ok(incoming.next().await), incoming)))
 }
 
@@ -57,6 +58,9 @@ struct Incoming {
     listener: TcpListener,
     tls: Option<Tls>,
     connections: Arc<Connections>,
+    /// How long a peer may take nothing of what is sent to it. It may be there, and answer on the level of TCP: that alone
+    /// would keep the connection for ever.
+    unread: Duration,
     /// Each in a task of its own: a slow one holds up nobody, and all processors take part. They have seats, and so are as many
     /// as there are of those.
     greetings: JoinSet<Option<Connection>>,
@@ -88,13 +92,16 @@ impl Incoming {
     /// Who finds no seat is closed at once, rather than kept in the kernel's queue: it can go elsewhere.
     fn receive(&mut self, socket: TcpStream) {
         let Some(seat) = self.connections.seat() else {
-            tracing::warn!("refused a connection: there are too many, and a call in progress on each");
+            tracing::warn!(
+                "refused a connection: there are too many, and a call in progress on each"
+            );
             return;
         };
         let tls = self.tls.as_ref().map(|tls| tls.borrow().clone());
+        let unread = self.unread;
         self.greetings.spawn(async move {
             let closing = seat.line().closing().clone();
-            let greeted = timeout(GREETING_PATIENCE, greet(socket, tls, seat));
+            let greeted = timeout(GREETING_PATIENCE, greet(socket, tls, unread, seat));
             match closing.run_until_cancelled(greeted).await {
                 Some(Ok(Ok(connection))) => Some(connection),
                 // Such peers are many, and none of them is an error of ours.
@@ -115,6 +122,7 @@ impl Incoming {
 async fn greet(
     socket: TcpStream,
     tls: Option<Arc<ServerConfig>>,
+    unread: Duration,
     seat: Seat,
 ) -> io::Result<Connection> {
     // The transport sets this on sockets that it accepts itself, and not on those it is handed.
@@ -142,6 +150,7 @@ async fn greet(
         stream,
         preface: PREFACE,
         closing: Box::pin(line.closing().clone().cancelled_owned()),
+        unread,
         stalled: None,
         peer: Peer { certificate, line },
         _seat: seat,
@@ -164,6 +173,7 @@ pub(super) struct Connection {
     preface: &'static [u8],
     /// Ready when the connection has to be closed.
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    unread: Duration,
     /// Until when the peer has to take something, while it takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     peer: Peer,
@@ -201,7 +211,8 @@ impl Connection {
             self.stalled = None;
             return sent;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALLED)));
+        let unread = self.unread;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(unread)));
         stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -10,7 +10,6 @@ use tonic_health::{ServingStatus, server::health_reporter};
 use super::{
     answer::REQUEST_BYTES,
     approvals::ApprovalService,
-    connections::Connections,
     guard::Guard,
     limits::{Limits, Places},
     listener::{Tls, connections},
@@ -95,8 +94,8 @@ impl Server {
             draining: draining.clone(),
         };
         let workspaces = WorkspaceService { store: self.store.clone() };
-        let Limits { connections: most, unread, .. } = self.limits;
-        let guard = Guard { access: self.access, places: Places::new(self.limits), unread };
+        let (places, unread) = (Places::new(self.limits), self.limits.unread);
+        let guard = Guard { access: self.access, places, unread };
         let approvals =
             ApprovalServiceServer::new(approvals).max_decoding_message_size(REQUEST_BYTES);
         let workspaces =
@@ -121,7 +120,7 @@ impl Server {
             .add_service(guard.protect(approvals))
             .add_service(guard.protect(workspaces));
         let stopped = draining.clone().cancelled_owned();
-        let connections = connections(listener, self.tls, Connections::new(most));
+        let connections = connections(listener, self.tls, self.limits);
         let serving = router.serve_with_incoming_shutdown(connections, stopped);
         let following = tokio::spawn(async move { feed.run().await });
         let keeping = tokio::spawn(async move { keeper.run().await });

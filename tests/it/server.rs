@@ -226,6 +226,14 @@ impl Process {
         Caller::new(self.address, subject).await
     }
 
+    /// Memory that it holds.
+    pub fn resident_kib(&self) -> i64 {
+        let pid = self.child.id().expect("running");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let id = self.child.id().expect("running").cast_signed();
