@@ -29,7 +29,7 @@ use tonic::{
 const BINDINGS: &str = r#"
 [[bindings]]
 role = "requester"
-principals = ["tokens:backend"]
+principals = ["tokens:backend", "tokens:flood"]
 namespaces = ["*"]
 workspaces = ["*"]
 
@@ -78,7 +78,7 @@ impl Bench {
         Self { url, address, server, _cluster: cluster, _folder: folder }
     }
 
-    /// One of the two, on a connection of its own.
+    /// One of those that have a token, on a connection of its own.
     pub async fn caller(&self, subject: &str) -> Caller {
         let endpoint =
             Endpoint::from_shared(format!("http://{}", self.address)).expect("well-formed");
@@ -129,7 +129,7 @@ impl Bench {
 }
 
 fn deployment(folder: &TempDir, url: &str) -> PathBuf {
-    let entries = ["backend", "viewer"].map(|subject| {
+    let entries = ["backend", "flood", "viewer"].map(|subject| {
         tokens::entry(subject, &format!("{subject}-token-for-benches"), &[]).expect("a subject")
     });
     let url = toml::Value::from(url);
@@ -163,6 +163,11 @@ pub struct Caller(ApprovalServiceClient<InterceptedService<Channel, Credential>>
 
 impl Caller {
     pub async fn require(&self, namespace: &str, workspace: &str) {
+        self.ask(namespace, workspace).await.expect("an answer");
+    }
+
+    /// The same, and it may be refused.
+    pub async fn ask(&self, namespace: &str, workspace: &str) -> Result<(), Status> {
         let request = RequireApprovalRequest {
             namespace: namespace.to_owned(),
             workspace_id: workspace.to_owned(),
@@ -170,7 +175,7 @@ impl Caller {
             reason: "nobody has used it since May".to_owned(),
             ..Default::default()
         };
-        self.0.clone().require_approval(request).await.expect("an answer");
+        self.0.clone().require_approval(request).await.map(|_| ())
     }
 
     pub async fn watch(&self, namespace: &str, start: Start) -> Streaming<WatchApprovalsResponse> {
