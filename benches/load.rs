@@ -111,7 +111,7 @@ async fn create(bench: &Bench, what: &str, count: usize, namespaces: usize) -> F
     let callers = callers(bench, "backend", count).await;
     measure(what, callers, usize::MAX, move |caller, number| {
         let operation = place.operation(number);
-        async move { assert_eq!(caller.ask(&operation).await.outcome(), Outcome::Pending) }
+        async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Pending) }
     })
     .await
 }
@@ -150,11 +150,11 @@ async fn join(bench: &Bench, count: usize) -> Figures {
     let place = Place::new(bench, "join", count, 1).await;
     let callers = callers(bench, "backend", count).await;
     for number in 0..MANY {
-        callers[0].ask(&place.operation(number)).await;
+        callers[0].ask_about(&place.operation(number)).await;
     }
     measure("join", callers, usize::MAX, move |caller, number| {
         let operation = place.operation(number % MANY);
-        async move { assert_eq!(caller.ask(&operation).await.outcome(), Outcome::Pending) }
+        async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Pending) }
     })
     .await
 }
@@ -182,8 +182,8 @@ async fn cycle(bench: &Bench, what: &str, count: usize, namespaces: usize) -> Fi
     measure(what, callers, usize::MAX, move |(backend, alice), number| {
         let operation = place.operation(number);
         async move {
-            alice.approve(&backend.ask(&operation).await).await;
-            assert_eq!(backend.ask(&operation).await.outcome(), Outcome::Approved);
+            alice.approve(&backend.ask_about(&operation).await).await;
+            assert_eq!(backend.ask_about(&operation).await.outcome(), Outcome::Approved);
         }
     })
     .await
@@ -211,12 +211,12 @@ async fn consume(bench: &Bench, count: usize) -> Figures {
     let prepared = prepared(count);
     let operations = stream::iter((0..prepared).map(|number| place.operation(number)));
     let preparing =
-        operations.map(async |operation| alice.approve(&backend.ask(&operation).await).await);
+        operations.map(async |operation| alice.approve(&backend.ask_about(&operation).await).await);
     preparing.buffer_unordered(128).collect::<Vec<()>>().await;
     let callers = callers(bench, "backend", count).await;
     measure("consume", callers, prepared, move |caller, number| {
         let operation = place.operation(number);
-        async move { assert_eq!(caller.ask(&operation).await.outcome(), Outcome::Approved) }
+        async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Approved) }
     })
     .await
 }

@@ -146,6 +146,16 @@ pub struct PolicyConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
+    /// Connections at once.
+    pub connections: usize,
+    /// Calls in progress at once, but for those that wait or watch.
+    pub calls: usize,
+    /// Of those, one principal's.
+    pub calls_per_principal: usize,
+    /// Calls at once that wait for a decision.
+    pub waiters: usize,
+    /// Of those, one principal's.
+    pub waiters_per_principal: usize,
     /// Streams of `WatchApprovals` at once.
     pub watchers: usize,
     /// Of those, one principal's.
@@ -154,7 +164,34 @@ pub struct LimitsConfig {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { watchers: 10_000, watchers_per_principal: 100 }
+        Self {
+            connections: 10_000,
+            calls: 4_000,
+            calls_per_principal: 1_000,
+            waiters: 10_000,
+            waiters_per_principal: 1_000,
+            watchers: 10_000,
+            watchers_per_principal: 100,
+        }
+    }
+}
+
+impl LimitsConfig {
+    fn check(&self) -> Result<(), String> {
+        for (key, most) in [
+            ("connections", self.connections),
+            ("calls", self.calls),
+            ("calls_per_principal", self.calls_per_principal),
+            ("waiters", self.waiters),
+            ("waiters_per_principal", self.waiters_per_principal),
+            ("watchers", self.watchers),
+            ("watchers_per_principal", self.watchers_per_principal),
+        ] {
+            if most == 0 {
+                return Err(format!("limits.{key} must be at least 1"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -245,10 +282,7 @@ impl Config {
                 return Err(format!("retention.{key} must be at least a day"));
             }
         }
-        if self.limits.watchers == 0 || self.limits.watchers_per_principal == 0 {
-            return Err("limits.watchers and watchers_per_principal must be at least 1".to_owned());
-        }
-        Ok(())
+        self.limits.check()
     }
 }
 

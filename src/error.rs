@@ -87,12 +87,12 @@ pub enum Error {
     /// The answer was lost around COMMIT and could not be found out.
     #[error("the database did not confirm the change; the outcome is unknown")]
     OutcomeUnknown,
-    /// The server has too much to do.
-    #[error("too many calls are waiting; try again later")]
+    /// The server has too much to do, whoever asks.
+    #[error("the server has too much to do; try again later, or another server")]
     Overloaded,
-    /// As many streams are open as one server, or one principal, may have.
-    #[error("too many streams are open; end one, or try another server")]
-    TooManyStreams,
+    /// As many calls, waiting calls or streams are in progress as one principal, or a caller that nobody knows, may have.
+    #[error("too many calls or streams of yours are in progress; let some end first")]
+    TooManyCalls,
     /// The server is shutting down.
     #[error("the server is shutting down; try another")]
     Draining,

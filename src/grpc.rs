@@ -1,13 +1,16 @@
 //! The service: requests in, the domain's words in between, answers out.
 
+mod answer;
 pub mod approvals;
 mod commands;
+mod connections;
 pub mod convert;
 mod deadline;
 pub mod fields;
 mod guard;
 pub mod limits;
 pub mod listener;
+mod open;
 mod page;
 mod rights;
 pub mod server;

@@ -5,15 +5,10 @@
 //! transaction for all that wait. Each lane has at most one batch of a namespace in flight; what arrives
 //! meanwhile makes the next one, so a lone caller waits for nobody and a crowd shares one commit.
 //!
-//! Callers hold a receiver and nothing else: one that gives up disturbs no batch.
+//! Callers hold a receiver and nothing else: one that gives up disturbs no batch. How many of them there are is bounded where they
+//! are let in, for each principal and in all; a lane takes them in the order in which they come.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::HashSet, sync::Arc};
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -38,9 +33,6 @@ use lane::Lane;
 /// Commands in a transaction at most: more gain little and hold the log longer.
 const BATCH: usize = 128;
 
-/// Commands that may wait at once, over all namespaces, before callers are turned away.
-const WAITING: usize = 20_000;
-
 /// How often a call to the gate starts over because what it met had changed, before it is told to come back.
 const ROUNDS: u32 = 50;
 
@@ -54,7 +46,6 @@ struct Shared {
     store: Store,
     looks: Lane<Job>,
     commits: Lane<Job>,
-    waiting: Arc<AtomicUsize>,
 }
 
 /// A command on its way, and where its answer goes.
@@ -64,7 +55,6 @@ struct Job {
     met: Vec<Uuid>,
     rounds: u32,
     reply: oneshot::Sender<Result<Answer, Error>>,
-    _place: Place,
 }
 
 enum Task {
@@ -91,12 +81,7 @@ enum Claim {
 impl Ledger {
     /// A ledger on this store.
     pub fn new(store: Store) -> Self {
-        let shared = Shared {
-            store,
-            looks: Lane::default(),
-            commits: Lane::default(),
-            waiting: Arc::default(),
-        };
+        let shared = Shared { store, looks: Lane::default(), commits: Lane::default() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -130,9 +115,8 @@ impl Ledger {
     }
 
     async fn submit(&self, namespace: Namespace, task: Task) -> Result<Answer, Error> {
-        let place = Place::take(&self.shared.waiting)?;
         let (reply, answer) = oneshot::channel();
-        let job = Job { task, met: Vec::new(), rounds: 0, reply, _place: place };
+        let job = Job { task, met: Vec::new(), rounds: 0, reply };
         match &job.task {
             Task::Gate(_) => self.shared.look(namespace, vec![job]),
             Task::On(..) | Task::Keep(_) => self.shared.commit(namespace, vec![job]),
@@ -141,25 +125,6 @@ impl Ledger {
             Ok(answer) => answer,
             Err(_) => Err(Error::internal("a batch ended without an answer")),
         }
-    }
-}
-
-/// A place among those that wait, given up with the command.
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn take(waiting: &Arc<AtomicUsize>) -> Result<Self, Error> {
-        let place = Self(waiting.clone());
-        if place.0.fetch_add(1, Ordering::Relaxed) >= WAITING {
-            return Err(Error::Overloaded);
-        }
-        Ok(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -35,7 +35,7 @@ use tonic::{
 const BINDINGS: &str = r#"
 [[bindings]]
 role = "requester"
-principals = ["tokens:backend"]
+principals = ["tokens:backend", "tokens:flood"]
 namespaces = ["*"]
 workspaces = ["*"]
 
@@ -190,7 +190,7 @@ impl Bench {
 }
 
 fn deployment(folder: &TempDir, url: &str) -> PathBuf {
-    let entries = ["backend", "alice", "viewer"].map(|subject| {
+    let entries = ["backend", "alice", "flood", "viewer"].map(|subject| {
         tokens::entry(subject, &format!("{subject}-token-for-benches"), &[]).expect("a subject")
     });
     let url = toml::Value::from(url);
@@ -224,6 +224,11 @@ pub struct Caller(ApprovalServiceClient<InterceptedService<Channel, Credential>>
 
 impl Caller {
     pub async fn require(&self, namespace: &str, workspace: &str) {
+        self.ask(namespace, workspace).await.expect("an answer");
+    }
+
+    /// The same, and it may be refused.
+    pub async fn ask(&self, namespace: &str, workspace: &str) -> Result<(), Status> {
         let request = RequireApprovalRequest {
             namespace: namespace.to_owned(),
             workspace_id: workspace.to_owned(),
@@ -231,11 +236,11 @@ impl Caller {
             reason: "nobody has used it since May".to_owned(),
             ..Default::default()
         };
-        self.0.clone().require_approval(request).await.expect("an answer");
+        self.0.clone().require_approval(request).await.map(|_| ())
     }
 
     /// Asks about an operation.
-    pub async fn ask(&self, operation: &Operation) -> RequireApprovalResponse {
+    pub async fn ask_about(&self, operation: &Operation) -> RequireApprovalResponse {
         let number = Value { kind: Some(Kind::NumberValue(operation.number as f64)) };
         let fields = [("n".to_owned(), number)].into_iter().collect();
         let request = RequireApprovalRequest {

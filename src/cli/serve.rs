@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -19,7 +20,11 @@ use crate::{
 /// Between two tries to reach the database at start.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A subscriber that takes no message for this long is closed, and resumes with its cursor.
+/// Files beside the connections with callers and the database: logs, files that are read again, requests for keys.
+const OTHER_FILES: usize = 32;
+
+/// A subscriber that takes no message for this long is closed, and resumes with its cursor. Who takes no answer for this
+/// long is closed with its connection.
 const UNREAD: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(config: PathBuf) -> Result<()> {
@@ -54,9 +59,45 @@ pub(super) async fn prepare(config: &Config) -> Result<Server> {
     let reflection = config.server.reflection;
     let RetentionConfig { closed_approvals, events } = config.retention;
     let retention = Retention { closed_approvals, events };
-    let LimitsConfig { watchers, watchers_per_principal } = config.limits;
-    let limits = Limits { watchers, watchers_per_principal, unread: UNREAD };
+    let limits = limits(config)?;
     Ok(Server { store, access, tls, limits, retention, reflection, drain_grace })
+}
+
+fn limits(config: &Config) -> Result<Limits> {
+    let LimitsConfig {
+        connections,
+        calls,
+        calls_per_principal,
+        waiters,
+        waiters_per_principal,
+        watchers,
+        watchers_per_principal,
+    } = config.limits;
+    Ok(Limits {
+        connections: affordable(connections, config.database.pool_size)?,
+        calls,
+        calls_per_principal,
+        waiters,
+        waiters_per_principal,
+        watchers,
+        watchers_per_principal,
+        unread: UNREAD,
+    })
+}
+
+/// As many connections as there are files for, which is what the operating system takes sockets for; it is asked for as many as
+/// it gives. Not so many are allowed to most processes unless they ask.
+fn affordable(connections: usize, database: usize) -> Result<usize> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("cannot open more files")?;
+    let others = OTHER_FILES + database;
+    let affordable = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(others).max(1);
+    if affordable < connections {
+        tracing::warn!(
+            "{affordable} connections are allowed rather than {connections}: this process may open {most} files"
+        );
+    }
+    Ok(connections.min(affordable))
 }
 
 /// The store that the configuration names.

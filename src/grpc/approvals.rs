@@ -10,10 +10,10 @@ use tonic::{Request, Response, Status};
 
 use super::{
     convert,
-    deadline::{self, within, within_and_wait},
+    deadline::{self, carry_out, within},
     fields::Fields,
-    guard,
-    limits::Places,
+    guard::{self, Admitted},
+    limits::Part,
     page,
     rights::Rights,
     stream, watch,
@@ -49,8 +49,6 @@ pub struct ApprovalService {
     pub feed: Feed,
     /// Who callers are and what they may do, now.
     pub access: tokio::sync::watch::Receiver<Arc<Access>>,
-    /// For streams.
-    pub(super) places: Places,
     /// How long a message of a stream may wait to be taken.
     pub unread: Duration,
     /// Cancelled when the server drains.
@@ -67,20 +65,25 @@ impl approval_service_server::ApprovalService for ApprovalService {
         request: Request<proto::RequireApprovalRequest>,
     ) -> Result<Response<proto::RequireApprovalResponse>, Status> {
         let deadline = deadline::of(request.metadata());
-        let caller = guard::caller(&request)?;
+        let Admitted { caller, place, .. } = guard::admitted(&request)?;
         let asked = Asked::parse(request.into_inner(), &caller)?;
         let wait = deadline::wait(deadline, asked.wait);
-        let work = self.require(caller, asked, wait);
-        within_and_wait(deadline, wait, Error::OutcomeUnknown, work).await
+        if !wait.is_zero() {
+            place.turn(Part::Waits)?;
+        }
+        // Nobody waits for who is not there any more.
+        let gone = CancellationToken::new();
+        let _here = gone.clone().drop_guard();
+        let work = Box::pin(self.clone().require(caller, asked, wait, gone));
+        let answer = within(deadline, wait, place, Error::OutcomeUnknown, work).await?;
+        Ok(Response::new(answer))
     }
 
     async fn decide(
         &self,
         request: Request<proto::DecideRequest>,
     ) -> Result<Response<proto::DecideResponse>, Status> {
-        let deadline = deadline::of(request.metadata());
-        let caller = guard::caller(&request)?;
-        within(deadline, Error::OutcomeUnknown, self.decide(caller, request.into_inner())).await
+        carry_out(self, request, Error::OutcomeUnknown, Self::decide).await
     }
 
     async fn watch_approvals(
@@ -88,12 +91,15 @@ impl approval_service_server::ApprovalService for ApprovalService {
         request: Request<proto::WatchApprovalsRequest>,
     ) -> Result<Response<Self::WatchApprovalsStream>, Status> {
         let deadline = deadline::of(request.metadata());
-        let caller = guard::caller(&request)?;
-        let request = request.into_inner();
-        let place = self.places.take(&caller.principal)?;
-        let start = watch::start(&self.store, &self.feed, &self.access, place, caller, request);
-        let watch = within(deadline, Error::StoreUnavailable, start).await?.into_inner();
-        let stream = stream::of(watch, self.unread, self.draining.clone());
+        let Admitted { caller, place, line } = guard::admitted(&request)?;
+        place.turn(Part::Watches)?;
+        let (service, request) = (self.clone(), request.into_inner());
+        let start = Box::pin(async move {
+            watch::start(&service.store, &service.feed, &service.access, caller, request).await
+        });
+        let late = Error::StoreUnavailable;
+        let watch = within(deadline, Duration::ZERO, place.clone(), late, start).await?;
+        let stream = stream::of(watch, place, line, self.unread, self.draining.clone());
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -101,62 +107,53 @@ impl approval_service_server::ApprovalService for ApprovalService {
         &self,
         request: Request<proto::GetApprovalRequest>,
     ) -> Result<Response<proto::GetApprovalResponse>, Status> {
-        let deadline = deadline::of(request.metadata());
-        let caller = guard::caller(&request)?;
-        within(deadline, Error::StoreUnavailable, self.get(caller, request.into_inner())).await
+        carry_out(self, request, Error::StoreUnavailable, Self::get).await
     }
 
     async fn list_approvals(
         &self,
         request: Request<proto::ListApprovalsRequest>,
     ) -> Result<Response<proto::ListApprovalsResponse>, Status> {
-        let deadline = deadline::of(request.metadata());
-        let caller = guard::caller(&request)?;
-        within(deadline, Error::StoreUnavailable, self.list(caller, request.into_inner())).await
+        carry_out(self, request, Error::StoreUnavailable, Self::list).await
     }
 
     async fn withdraw_approval(
         &self,
         request: Request<proto::WithdrawApprovalRequest>,
     ) -> Result<Response<proto::WithdrawApprovalResponse>, Status> {
-        let deadline = deadline::of(request.metadata());
-        let caller = guard::caller(&request)?;
-        within(deadline, Error::OutcomeUnknown, self.withdraw(caller, request.into_inner())).await
+        carry_out(self, request, Error::OutcomeUnknown, Self::withdraw).await
     }
 
     async fn revoke_approval(
         &self,
         request: Request<proto::RevokeApprovalRequest>,
     ) -> Result<Response<proto::RevokeApprovalResponse>, Status> {
-        let deadline = deadline::of(request.metadata());
-        let caller = guard::caller(&request)?;
-        within(deadline, Error::OutcomeUnknown, self.revoke(caller, request.into_inner())).await
+        carry_out(self, request, Error::OutcomeUnknown, Self::revoke).await
     }
 
     async fn report_result(
         &self,
         request: Request<proto::ReportResultRequest>,
     ) -> Result<Response<proto::ReportResultResponse>, Status> {
-        let deadline = deadline::of(request.metadata());
-        let caller = guard::caller(&request)?;
-        within(deadline, Error::OutcomeUnknown, self.report(caller, request.into_inner())).await
+        carry_out(self, request, Error::OutcomeUnknown, Self::report).await
     }
 
     async fn get_policy(
         &self,
         request: Request<proto::GetPolicyRequest>,
     ) -> Result<Response<proto::GetPolicyResponse>, Status> {
-        let caller = guard::caller(&request)?;
+        let Admitted { caller, .. } = guard::admitted(&request)?;
         Ok(Response::new(convert::policy(&caller.policy)))
     }
 }
 
 impl ApprovalService {
     async fn require(
-        &self,
+        self,
         caller: Caller,
         asked: Asked,
         wait: Duration,
+        gone: CancellationToken,
     ) -> Result<proto::RequireApprovalResponse, Error> {
         let until = Instant::now() + wait;
         let workspace = &asked.operation.workspace_id;
@@ -181,14 +178,19 @@ impl ApprovalService {
             renewed_terms(rights, store, workspace.clone(), action.clone())
         };
         let call = Require { namespace, operation, reason, key, terms };
-        let released = self.draining.cancelled();
+        let released = async {
+            tokio::select! {
+                () = self.draining.cancelled() => {}
+                () = gone.cancelled() => {}
+            }
+        };
         let gate =
             waiting::require(&self.ledger, &self.feed, call, until, renewed, released).await?;
         convert::gate(&gate)
     }
 
     async fn get(
-        &self,
+        self,
         caller: Caller,
         request: proto::GetApprovalRequest,
     ) -> Result<proto::GetApprovalResponse, Error> {
@@ -203,7 +205,7 @@ impl ApprovalService {
     }
 
     async fn list(
-        &self,
+        self,
         caller: Caller,
         request: proto::ListApprovalsRequest,
     ) -> Result<proto::ListApprovalsResponse, Error> {

@@ -14,7 +14,7 @@ use crate::{
 
 impl ApprovalService {
     pub(super) async fn decide(
-        &self,
+        self,
         caller: Caller,
         request: proto::DecideRequest,
     ) -> Result<proto::DecideResponse, Error> {
@@ -42,7 +42,7 @@ impl ApprovalService {
     }
 
     pub(super) async fn withdraw(
-        &self,
+        self,
         caller: Caller,
         request: proto::WithdrawApprovalRequest,
     ) -> Result<proto::WithdrawApprovalResponse, Error> {
@@ -60,7 +60,7 @@ impl ApprovalService {
     }
 
     pub(super) async fn revoke(
-        &self,
+        self,
         caller: Caller,
         request: proto::RevokeApprovalRequest,
     ) -> Result<proto::RevokeApprovalResponse, Error> {
@@ -78,7 +78,7 @@ impl ApprovalService {
     }
 
     pub(super) async fn report(
-        &self,
+        self,
         caller: Caller,
         request: proto::ReportResultRequest,
     ) -> Result<proto::ReportResultResponse, Error> {

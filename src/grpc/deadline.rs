@@ -1,10 +1,16 @@
 //! How long a call may take: as long as its caller waits, and never for ever.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tonic::{Response, Status, metadata::MetadataMap};
+use futures_util::future::BoxFuture;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, metadata::MetadataMap};
 
-use crate::error::Error;
+use super::{
+    guard::{self, Admitted},
+    limits::Place,
+};
+use crate::{auth::Caller, error::Error};
 
 /// How long a call may wait for the database where its caller names no deadline.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -15,32 +21,50 @@ const TO_ANSWER: f64 = 0.2;
 /// Of the caller's deadline: what the answer needs to get there.
 const TO_ARRIVE: f64 = 0.1;
 
-/// Carries out a call within its caller's deadline, less what the answer needs to get there in time.
+/// Carries out a call of a service's within its caller's deadline, less what the answer needs to get there in time.
 ///
-/// When the time is up the caller is told `late`; what was begun goes on and harms nobody.
-pub(super) async fn within<T>(
-    deadline: Option<Duration>,
+/// When the time is up the caller is told `late`.
+pub(super) async fn carry_out<S: Clone, Asked, Answer, W>(
+    service: &S,
+    request: Request<Asked>,
     late: Error,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<Response<T>, Status> {
-    within_and_wait(deadline, Duration::ZERO, late, work).await
+    work: impl FnOnce(S, Caller, Asked) -> W,
+) -> Result<Response<Answer>, Status>
+where
+    W: Future<Output = Result<Answer, Error>> + Send + 'static,
+    Answer: Send + 'static,
+{
+    let deadline = of(request.metadata());
+    let Admitted { caller, place, .. } = guard::admitted(&request)?;
+    let work = Box::pin(work(service.clone(), caller, request.into_inner()));
+    Ok(Response::new(within(deadline, Duration::ZERO, place, late, work).await?))
 }
 
-/// The same for a call that waits for people as well.
-pub(super) async fn within_and_wait<T>(
+/// Waits for work within a deadline; the work itself may wait for people as well.
+///
+/// In a task of its own: what was begun goes on when nobody waits for it any more, and harms nobody. It keeps its place until it has ended.
+/// Otherwise a caller that takes its calls back as soon as they are made would have any number of them in the database.
+pub(super) async fn within<Answer: Send + 'static>(
     deadline: Option<Duration>,
     wait: Duration,
+    place: Arc<Place>,
     late: Error,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<Response<T>, Status> {
+    work: BoxFuture<'static, Result<Answer, Error>>,
+) -> Result<Answer, Error> {
     let patience = PATIENCE + wait;
     let patience = match deadline {
         Some(deadline) => patience.min(deadline.mul_f64(1.0 - TO_ARRIVE)),
         None => patience,
     };
-    match tokio::time::timeout(patience, work).await {
-        Ok(answer) => Ok(Response::new(answer?)),
-        Err(_) => Err(late.into()),
+    let work = tokio::spawn(async move {
+        let answer = work.await;
+        drop(place);
+        answer
+    });
+    match timeout(patience, work).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(panic)) => Err(Error::internal(panic)),
+        Err(_) => Err(late),
     }
 }
 

@@ -1,11 +1,12 @@
-//! In front of both services: who calls, and whether any role of theirs opens the call at all. Where in the
-//! tree the role must hold is each call's own question.
+//! In front of both services: who calls, whether any role of theirs opens the call at all, and whether there is a place for
+//! it. Where in the tree the role must hold is each call's own question. Nothing of a request is read before.
 
 use std::{
     mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -17,7 +18,12 @@ use tonic::{
     server::NamedService,
 };
 
-use super::listener::Peer;
+use super::{
+    answer::{self, Taken},
+    connections::{Busy, Line},
+    limits::{Place, Places},
+    listener::Peer,
+};
 use crate::{
     auth::{Access, Caller, Shown, permissions::roles_for},
     error::Error,
@@ -26,28 +32,67 @@ use crate::{
 
 /// What callers are checked against.
 #[derive(Clone, Debug)]
-pub struct Guard {
+pub(super) struct Guard {
     /// Asked anew at each call.
-    pub access: watch::Receiver<Arc<Access>>,
+    pub(super) access: watch::Receiver<Arc<Access>>,
+    /// For calls.
+    pub(super) places: Places,
+    /// How long an answer may wait to be taken.
+    pub(super) unread: Duration,
+}
+
+/// A call that has been let in.
+#[derive(Clone, Debug)]
+pub(super) struct Admitted {
+    /// Who makes it.
+    pub(super) caller: Caller,
+    /// Its place among the others.
+    pub(super) place: Arc<Place>,
+    /// The connection that it came on.
+    pub(super) line: Arc<Line>,
 }
 
 impl Guard {
     /// Puts a service behind the guard.
-    pub fn protect<S>(&self, service: S) -> Guarded<S> {
+    pub(super) fn protect<S>(&self, service: S) -> Guarded<S> {
         Guarded { guard: self.clone(), service }
     }
 
-    /// Who makes a call, if any role of theirs opens it.
-    async fn admit(&self, call: &str, shown: Shown<'_>) -> Result<Caller, Error> {
+    /// Lets a call in, or says why not.
+    async fn admit(&self, call: Head) -> Result<(Admitted, Busy), Error> {
+        let Head { path, bearer, peer } = call;
+        let peer = peer.ok_or(Error::Unauthenticated)?;
+        let bearer = bearer?;
+        let shown = Shown { bearer: bearer.as_deref(), certificate: peer.certificate.as_ref() };
         let access = self.access.borrow().clone();
         let caller = access.admit(shown, Timestamp::now()).await?;
-        let roles = roles_for(call);
-        if caller.holds_any(roles) {
-            return Ok(caller);
+        let roles = roles_for(&path);
+        if !caller.holds_any(roles) {
+            tracing::info!(principal = %caller.principal, call = path, "no role for the call");
+            // The contract has a name of its own for a decision by somebody who may decide nothing.
+            let decides = roles == [Role::Approver];
+            return Err(if decides { Error::NotAnApprover } else { Error::RoleMissing });
         }
-        tracing::info!(principal = %caller.principal, call, "no role for the call");
-        // The contract has a name of its own for a decision by somebody who may decide nothing.
-        Err(if roles == [Role::Approver] { Error::NotAnApprover } else { Error::RoleMissing })
+        let place = self.places.take(&caller.principal)?;
+        let (busy, line) = (peer.line.busy(), peer.line);
+        Ok((Admitted { caller, place, line }, busy))
+    }
+}
+
+/// What is looked at before a call is let in.
+struct Head {
+    path: String,
+    bearer: Result<Option<String>, Error>,
+    peer: Option<Peer>,
+}
+
+impl Head {
+    fn of(request: &http::Request<Body>) -> Self {
+        Self {
+            path: request.uri().path().to_owned(),
+            bearer: token(request.headers()).map(|token| token.map(str::to_owned)),
+            peer: request.extensions().get::<Peer>().cloned(),
+        }
     }
 }
 
@@ -70,7 +115,7 @@ fn token(headers: &http::HeaderMap) -> Result<Option<&str>, Error> {
 
 /// A service behind the guard.
 #[derive(Clone, Debug)]
-pub struct Guarded<S> {
+pub(super) struct Guarded<S> {
     guard: Guard,
     service: S,
 }
@@ -88,34 +133,33 @@ where
         self.service.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let guard = self.guard.clone();
         // The one that has said that it is ready.
         let next = self.service.clone();
         let mut service = mem::replace(&mut self.service, next);
-        let given = token(request.headers()).map(|token| token.map(str::to_owned));
-        let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+        let head = Head::of(&request);
         Box::pin(async move {
-            let admitted = match given {
-                Ok(bearer) => {
-                    let call = request.uri().path().to_owned();
-                    let certificate = peer.certificate.as_ref();
-                    guard.admit(&call, Shown { bearer: bearer.as_deref(), certificate }).await
-                }
-                Err(error) => Err(error),
+            let (admitted, busy) = match guard.admit(head).await {
+                Ok(admitted) => admitted,
+                Err(error) => return Ok(Status::from(error).into_http()),
             };
-            match admitted {
-                Ok(caller) => {
-                    request.extensions_mut().insert(caller);
-                    service.call(request).await.map(explain)
-                }
-                Err(error) => Ok(Status::from(error).into_http()),
-            }
+            let (head, body) = request.into_parts();
+            let body = match answer::arrived(body).await {
+                Ok(body) => body,
+                Err(error) => return Ok(Status::from(error).into_http()),
+            };
+            let mut request = http::Request::from_parts(head, body);
+            request.extensions_mut().insert(admitted.clone());
+            let answer = explain(service.call(request).await?);
+            let Admitted { place, line, .. } = admitted;
+            let taken = place.ends_with_its_answer().then(|| Taken::within(guard.unread, line));
+            Ok(answer::holding(answer, (place, busy, taken)))
         })
     }
 }
 
-/// A request that the transport could not decode, or that was longer than it reads, is refused by it in its own
+/// A request that the transport could not decode, or that says that it is longer than it is, is refused by it in its own
 /// words and under codes that mean something else in the contract. Statuses of ours have details, and pass.
 fn explain(response: http::Response<Body>) -> http::Response<Body> {
     match Status::from_header_map(response.headers()) {
@@ -134,7 +178,7 @@ impl<S: NamedService> NamedService for Guarded<S> {
     const NAME: &'static str = S::NAME;
 }
 
-/// The caller that the guard has let in. A call that has not come by it has none.
-pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Error> {
-    request.extensions().get::<Caller>().cloned().ok_or(Error::Unauthenticated)
+/// A call that the guard has let in. One that has not come by it is nobody's.
+pub(super) fn admitted<T>(request: &Request<T>) -> Result<Admitted, Error> {
+    request.extensions().get::<Admitted>().cloned().ok_or(Error::Unauthenticated)
 }

@@ -8,10 +8,12 @@ use tonic::transport::{self, Server as Transport};
 use tonic_health::{ServingStatus, server::health_reporter};
 
 use super::{
+    answer::REQUEST_BYTES,
     approvals::ApprovalService,
     guard::Guard,
     limits::{Limits, Places},
     listener::{Tls, connections},
+    open::{self, OpenToAll},
     workspaces::WorkspaceService,
 };
 use crate::{
@@ -26,8 +28,18 @@ use crate::{
     store::Store,
 };
 
-/// Largest request, in bytes: a context takes 64 KiB in canonical form and more as protobuf.
-const REQUEST_BYTES: usize = 512 * 1024;
+/// Largest list of headers, in bytes: a JWT is most of it.
+const HEADER_BYTES: u32 = 16 * 1024;
+
+/// Streams at once on one connection. Clients keep what comes on top of them until there is room.
+const STREAMS: u32 = 1024;
+
+/// Streams that a peer has opened and taken back before anybody has looked at them: more of them, and it is told to go
+/// away. This is CVE-2023-44487.
+const TAKEN_BACK: usize = 20;
+
+/// Streams that a peer has had reset by breaking the rules, before it is told to go away.
+const AT_FAULT: usize = 256;
 
 /// How often a connection on which nothing happens is asked whether it still lives, and how long it may take to
 /// answer: a subscriber whose machine is gone would otherwise keep its stream for ever.
@@ -78,12 +90,12 @@ impl Server {
             ledger,
             feed: feed.clone(),
             access: self.access.clone(),
-            places: Places::new(self.limits),
             unread: self.limits.unread,
             draining: draining.clone(),
         };
         let workspaces = WorkspaceService { store: self.store.clone() };
-        let guard = Guard { access: self.access };
+        let (places, unread) = (Places::new(self.limits), self.limits.unread);
+        let guard = Guard { access: self.access, places, unread };
         let approvals =
             ApprovalServiceServer::new(approvals).max_decoding_message_size(REQUEST_BYTES);
         let workspaces =
@@ -94,16 +106,21 @@ impl Server {
         health.set_serving::<ApprovalServiceServer<ApprovalService>>().await;
         health.set_serving::<WorkspaceServiceServer<WorkspaceService>>().await;
 
+        let health_service = health_service.max_decoding_message_size(open::REQUEST_BYTES);
         let router = Transport::builder()
+            .http2_max_header_list_size(HEADER_BYTES)
+            .max_concurrent_streams(STREAMS)
+            .http2_max_pending_accept_reset_streams(Some(TAKEN_BACK))
+            .http2_max_local_error_reset_streams(Some(AT_FAULT))
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_service(health_service)
-            .add_optional_service(self.reflection.then(reflection::v1))
-            .add_optional_service(self.reflection.then(reflection::v1alpha))
+            .add_service(OpenToAll(health_service))
+            .add_optional_service(self.reflection.then(reflection::v1).map(OpenToAll))
+            .add_optional_service(self.reflection.then(reflection::v1alpha).map(OpenToAll))
             .add_service(guard.protect(approvals))
             .add_service(guard.protect(workspaces));
         let stopped = draining.clone().cancelled_owned();
-        let connections = connections(listener, self.tls);
+        let connections = connections(listener, self.tls, self.limits);
         let serving = router.serve_with_incoming_shutdown(connections, stopped);
         let following = tokio::spawn(async move { feed.run().await });
         let keeping = tokio::spawn(async move { keeper.run().await });
@@ -151,16 +168,20 @@ mod reflection {
 
     use tonic_reflection::server::{Builder, v1, v1alpha};
 
-    use super::proto::DESCRIPTORS;
+    use super::{open, proto::DESCRIPTORS};
 
     #[allow(clippy::expect_used)]
     pub(super) fn v1() -> v1::ServerReflectionServer<impl v1::ServerReflection> {
-        builder().build_v1().expect("the descriptors are those that the build compiled")
+        let server = builder().build_v1();
+        let server = server.expect("the descriptors are those that the build compiled");
+        server.max_decoding_message_size(open::REQUEST_BYTES)
     }
 
     #[allow(clippy::expect_used)]
     pub(super) fn v1alpha() -> v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection> {
-        builder().build_v1alpha().expect("the descriptors are those that the build compiled")
+        let server = builder().build_v1alpha();
+        let server = server.expect("the descriptors are those that the build compiled");
+        server.max_decoding_message_size(open::REQUEST_BYTES)
     }
 
     fn builder() -> Builder<'static> {

@@ -99,8 +99,8 @@ fn shape(error: &Error) -> Shape {
         Error::WorkspaceCycle => plain(Code::InvalidArgument, Reason::WorkspaceCycle),
         Error::StoreUnavailable => passing(Code::Unavailable, Reason::StoreUnavailable),
         Error::OutcomeUnknown => passing(Code::Unavailable, Reason::StoreUnavailable),
-        Error::Overloaded => passing(Code::ResourceExhausted, Reason::Overloaded),
-        Error::TooManyStreams => passing(Code::ResourceExhausted, Reason::Overloaded),
+        Error::Overloaded => passing(Code::Unavailable, Reason::Overloaded),
+        Error::TooManyCalls => passing(Code::ResourceExhausted, Reason::Overloaded),
         Error::Draining => passing(Code::Unavailable, Reason::Draining),
         Error::SubscriberTooSlow => passing(Code::Unavailable, Reason::SubscriberTooSlow),
         // The contract has no reason for a fault of ours; what it says of this one holds: nothing was decided.

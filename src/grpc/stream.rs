@@ -1,7 +1,7 @@
 //! A watch as a stream that the transport takes messages from. A subscriber that does not take them holds up nothing
 //! but itself: nothing is read ahead for it, and after a while it is closed with its last cursor.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
 use tokio::{
@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::watch::Watch;
+use super::{answer::Taken, connections::Line, limits::Place, watch::Watch};
 use crate::{error::Error, proto::WatchApprovalsResponse};
 
 /// A subscriber that has not taken a message for this long is not waited for with a page in hand.
@@ -23,22 +23,29 @@ const IN_A_HURRY: Duration = Duration::from_millis(500);
 /// Messages that are made before the first of them is taken, so that making and taking go on side by side.
 const AHEAD: usize = 16;
 
-/// The messages of a watch, and the error that ends it. `unread`: how long a message may wait to be taken.
+/// The messages of a watch, and the error that ends it. `unread`: how long a message may wait to be taken, and then all that is
+/// left, before the connection is closed: those who do not read must not leave more and more behind.
 pub(super) fn of(
     watch: Watch,
+    place: Arc<Place>,
+    line: Arc<Line>,
     unread: Duration,
     draining: CancellationToken,
 ) -> impl Stream<Item = Result<WatchApprovalsResponse, Status>> {
     // A few messages: what is behind them is still in the table. Boxed, since a channel has room for more than it takes.
     let (sender, receiver) = mpsc::channel::<Box<WatchApprovalsResponse>>(AHEAD);
     let (end, ended) = oneshot::channel();
+    let (left, taken) = oneshot::channel();
     tokio::spawn(async move {
         if let Err(error) = deliver(watch, &sender, unread, &draining).await {
             // A subscriber that has gone is not there to be told.
             let _ = end.send(error);
         }
+        place.leave();
+        // Let go of with all that is left of the stream.
+        let _ = left.send(Taken::within(unread, line));
     });
-    let delivery = Delivery { receiver, ended, error: None };
+    let delivery = Delivery { receiver, ended, error: None, _taken: taken };
     stream::unfold(delivery, |mut delivery| async move {
         let message = delivery.next().await?;
         Some((message.map_err(Status::from), delivery))
@@ -51,6 +58,8 @@ struct Delivery {
     ended: oneshot::Receiver<Error>,
     /// Why it ended, once that is known.
     error: Option<Error>,
+    /// Once it has ended: what waits for all of it to be taken.
+    _taken: oneshot::Receiver<Taken>,
 }
 
 impl Delivery {

@@ -6,7 +6,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{approvals::select, convert, fields::Fields, limits::Place, rights::Rights};
+use super::{approvals::select, convert, fields::Fields, rights::Rights};
 use crate::{
     auth::{Access, Caller, Scope, permissions::READERS},
     error::Error,
@@ -49,7 +49,7 @@ impl Filter {
     }
 }
 
-/// A watch that has been checked and found its place.
+/// A watch that has been checked and found where it starts.
 pub(super) struct Watch {
     store: Store,
     /// Pending approvals that are still to be sent, as they were where the stream begins.
@@ -66,8 +66,6 @@ pub(super) struct Watch {
     /// When a bookmark is due.
     quiet_until: Instant,
     rights: Rights,
-    /// Held as long as the stream is open.
-    _place: Place,
     /// While the server drains: the last revision that is still sent.
     last: Option<i64>,
 }
@@ -77,7 +75,6 @@ pub(super) async fn start(
     store: &Store,
     feed: &Feed,
     access: &watch::Receiver<Arc<Access>>,
-    place: Place,
     caller: Caller,
     request: WatchApprovalsRequest,
 ) -> Result<Watch, Error> {
@@ -125,7 +122,7 @@ pub(super) async fn start(
             Cursor::at_end(&namespace, &log)
         }
     };
-    Ok(Watch::at(store, feed, filter, cursor, pending, rights, place))
+    Ok(Watch::at(store, feed, filter, cursor, pending, rights))
 }
 
 fn event_types(fields: &mut Fields, types: &[i32]) -> Option<Vec<EventType>> {
@@ -145,7 +142,6 @@ impl Watch {
         cursor: Cursor,
         pending: Option<Vec<Uuid>>,
         rights: Rights,
-        place: Place,
     ) -> Self {
         let pending_complete = pending.is_some();
         let mut watch = Self {
@@ -160,7 +156,6 @@ impl Watch {
             tag: cursor.tag,
             quiet_until: Instant::now() + QUIET,
             rights,
-            _place: place,
             last: None,
         };
         let bookmark = watch.bookmark(pending_complete);

@@ -2,13 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{
-    approvals::select,
-    convert,
-    deadline::{self, within},
-    fields::Fields,
-    guard, page,
-};
+use super::{approvals::select, convert, deadline::carry_out, fields::Fields, page};
 use crate::{
     auth::{Caller, permissions::READERS},
     error::Error,
@@ -34,33 +28,27 @@ impl workspace_service_server::WorkspaceService for WorkspaceService {
         &self,
         request: Request<proto::PutWorkspaceRequest>,
     ) -> Result<Response<proto::PutWorkspaceResponse>, Status> {
-        let deadline = deadline::of(request.metadata());
-        let caller = guard::caller(&request)?;
-        within(deadline, Error::OutcomeUnknown, self.put(caller, request.into_inner())).await
+        carry_out(self, request, Error::OutcomeUnknown, Self::put).await
     }
 
     async fn list_workspaces(
         &self,
         request: Request<proto::ListWorkspacesRequest>,
     ) -> Result<Response<proto::ListWorkspacesResponse>, Status> {
-        let deadline = deadline::of(request.metadata());
-        let caller = guard::caller(&request)?;
-        within(deadline, Error::StoreUnavailable, self.list(caller, request.into_inner())).await
+        carry_out(self, request, Error::StoreUnavailable, Self::list).await
     }
 
     async fn delete_workspace(
         &self,
         request: Request<proto::DeleteWorkspaceRequest>,
     ) -> Result<Response<proto::DeleteWorkspaceResponse>, Status> {
-        let deadline = deadline::of(request.metadata());
-        let caller = guard::caller(&request)?;
-        within(deadline, Error::OutcomeUnknown, self.delete(caller, request.into_inner())).await
+        carry_out(self, request, Error::OutcomeUnknown, Self::delete).await
     }
 }
 
 impl WorkspaceService {
     async fn put(
-        &self,
+        self,
         caller: Caller,
         request: proto::PutWorkspaceRequest,
     ) -> Result<proto::PutWorkspaceResponse, Error> {
@@ -79,7 +67,7 @@ impl WorkspaceService {
     }
 
     async fn list(
-        &self,
+        self,
         caller: Caller,
         request: proto::ListWorkspacesRequest,
     ) -> Result<proto::ListWorkspacesResponse, Error> {
@@ -110,7 +98,7 @@ impl WorkspaceService {
     }
 
     async fn delete(
-        &self,
+        self,
         caller: Caller,
         request: proto::DeleteWorkspaceRequest,
     ) -> Result<proto::DeleteWorkspaceResponse, Error> {

@@ -164,7 +164,7 @@ const PLAN_FOR_ANY: &str = "SET plan_cache_mode = force_generic_plan";
 #[derive(Clone)]
 pub(super) struct Connector {
     /// The same database on each of its hosts, in the order given.
-    hosts: Vec<Endpoint>,
+    hosts: Arc<[Endpoint]>,
     newest: Arc<AtomicU64>,
 }
 
@@ -172,7 +172,7 @@ impl Connector {
     /// For the database that the configuration's `key` names.
     pub(super) fn new(key: &str, url: &Url) -> Result<Self, Error> {
         let hosts = each_host(url).map_err(|why| Error::invalid(key, why))?;
-        Ok(Self { hosts, newest: Arc::default() })
+        Ok(Self { hosts: hosts.into(), newest: Arc::default() })
     }
 
     /// Longer than all hosts together may take.
@@ -196,7 +196,7 @@ impl Connector {
         F: Future<Output = Result<T, Failure>>,
     {
         let mut last = Failure::Unavailable("the URL names no host".to_owned());
-        for host in &self.hosts {
+        for host in self.hosts.iter() {
             match tokio::time::timeout(CONNECT_PATIENCE, attempt(host.clone())).await {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(failure)) => last = failure,

@@ -1,6 +1,7 @@
 //! Tests through the wire: a real PostgreSQL, real servers, real clients. Each test has a database of its own
 //! on a cluster that the run starts, and that is gone when the run is, however it ends.
 
+mod abuse;
 mod certificates;
 mod commands;
 mod cycle;

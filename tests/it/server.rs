@@ -43,8 +43,16 @@ pub const RETENTION: Retention = Retention {
 };
 
 /// More than tests ask for, but for those of the limits themselves.
-pub const LIMITS: Limits =
-    Limits { watchers: 10_000, watchers_per_principal: 2_000, unread: Duration::from_secs(60) };
+pub const LIMITS: Limits = Limits {
+    connections: 10_000,
+    calls: 10_000,
+    calls_per_principal: 10_000,
+    waiters: 10_000,
+    waiters_per_principal: 10_000,
+    watchers: 10_000,
+    watchers_per_principal: 2_000,
+    unread: Duration::from_secs(60),
+};
 
 /// The policy that the tests run under.
 pub fn policy_text() -> String {
@@ -216,6 +224,14 @@ impl Process {
 
     pub async fn caller(&self, subject: &str) -> Caller {
         Caller::new(self.address, subject).await
+    }
+
+    /// Memory that it holds.
+    pub fn resident_kib(&self) -> i64 {
+        let pid = self.child.id().expect("running");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
     }
 
     /// Sends a signal.

@@ -55,7 +55,7 @@ async fn read_to_the_end(
 async fn one_that_does_not_read_is_closed_and_resumes_where_it_was() {
     const EVENTS: i64 = 200;
     let database = Database::new().await;
-    let limits = Limits { watchers_per_principal: 1, unread: Duration::from_millis(500), ..LIMITS };
+    let limits = Limits { watchers_per_principal: 1, unread: Duration::from_secs(2), ..LIMITS };
     let server = TestServer::with_limits(&database.url, limits).await;
     let backend = server.caller("backend").await;
     join_all((0..EVENTS).map(|number| backend.ask(large(&format!("w{number}"))))).await;

@@ -164,11 +164,15 @@ fn client(authority: &Authority, protocols: &[&str]) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
+/// How a client begins in HTTP/2, with no settings.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
 /// How a handshake went, if the server speaks HTTP/2 after it, which begins with its settings.
 async fn spoken(client: &TlsConnector, address: SocketAddr) -> Option<HandshakeKind> {
     let socket = TcpStream::connect(address).await.expect("there");
     let name = ServerName::try_from(NAME).expect("a name");
     let mut stream = client.connect(name, socket).await.ok()?;
+    stream.write_all(PREFACE).await.ok()?;
     let read = timeout(PATIENCE, stream.read_u8()).await.expect("an answer or an end");
     read.ok().and_then(|_| stream.get_ref().1.handshake_kind())
 }
@@ -350,6 +354,31 @@ async fn who_does_not_finish_the_handshake_keeps_nobody_out_and_is_shown_the_doo
         let end = timeout(PATIENCE, socket.read(&mut [0])).await.expect("it is closed");
         assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     }
+}
+
+/// Handshakes take seats as connections do: those that come to nothing give way.
+#[tokio::test]
+async fn handshakes_are_bounded_and_who_does_not_finish_theirs_gives_way() {
+    const SEATS: usize = 20;
+    let database = Database::new().await;
+    let authority = Authority::new("servers");
+    let tls = "[server.tls]\ncert = \"server.pem\"\nkey = \"server.key\"\n";
+    let folder = deployment(&database, &format!("{tls}[limits]\nconnections = {SEATS}\n"));
+    authority.certify(&[NAME]).write(folder.path());
+    let process = Process::of(folder).await;
+    let mut silent = Vec::new();
+    for _ in 0..5 * SEATS {
+        silent.push(TcpStream::connect(process.address).await.expect("accepted"));
+    }
+    let channel = channel(process.address, &authority, None).await.expect("let in");
+    ask(channel, TOKEN).await.expect("let in");
+    let open = silent.iter().filter(|socket| is_open(socket)).count();
+    assert!(open < SEATS, "{open} of them have a seat");
+}
+
+/// Whether a socket on which nothing is ever said has not been closed.
+fn is_open(socket: &TcpStream) -> bool {
+    matches!(socket.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 #[tokio::test]

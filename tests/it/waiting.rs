@@ -160,9 +160,15 @@ async fn a_server_that_drains_lets_go_of_those_that_wait() {
 async fn ten_thousand_that_wait_cost_no_connection_and_ask_the_database_nothing() {
     const WAITERS: usize = 10_000;
     const OPERATIONS: usize = 50;
-    const CALLERS: usize = 4;
+    // A connection takes 1,024 streams.
+    const CALLERS: usize = 12;
     let database = Database::new().await;
-    let server = Process::serve(&database.url).await;
+    let settings = [
+        ("LIMITS__CALLS", "10000"),
+        ("LIMITS__CALLS_PER_PRINCIPAL", "10000"),
+        ("LIMITS__WAITERS_PER_PRINCIPAL", "10000"),
+    ];
+    let server = Process::with_settings(&database.url, &settings).await;
     let alice = server.caller("alice").await;
     let callers: Vec<Caller> = join_all((0..CALLERS).map(|_| server.caller("backend"))).await;
     let asked = join_all((0..OPERATIONS).map(|number| {
@@ -170,7 +176,7 @@ async fn ten_thousand_that_wait_cost_no_connection_and_ask_the_database_nothing(
         async move { id(&caller.require(&format!("w{number}"), "delete_workspace").await) }
     }))
     .await;
-    let before = resident_kib(&server);
+    let before = server.resident_kib();
     let calls: Vec<Call> = (0..WAITERS)
         .map(|number| {
             let workspace = format!("w{}", number % OPERATIONS);
@@ -193,7 +199,7 @@ async fn ten_thousand_that_wait_cost_no_connection_and_ask_the_database_nothing(
     let sessions = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()";
     let sessions = database.count(sessions).await;
-    let cost = (resident_kib(&server) - before) / WAITERS as i64;
+    let cost = (server.resident_kib() - before) / WAITERS as i64;
     assert!(calls.iter().all(|call| !call.is_finished()), "they wait");
     println!(
         "{WAITERS} waiters: {sessions} sessions, {busy} transactions a second, {cost} KiB each"
@@ -213,11 +219,4 @@ async fn ten_thousand_that_wait_cost_no_connection_and_ask_the_database_nothing(
         }
     }
     println!("{refused} of them refused within {:?} of the verdict's call", decided.elapsed());
-}
-
-fn resident_kib(server: &Process) -> i64 {
-    let pid = server.child.id().expect("running");
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }

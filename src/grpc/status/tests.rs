@@ -87,8 +87,8 @@ table! {
     Error::OutcomeUnknown, Error::OutcomeUnknown
         => Unavailable, "STORE_UNAVAILABLE", None, true;
     Error::Overloaded, Error::Overloaded
-        => ResourceExhausted, "OVERLOADED", None, true;
-    Error::TooManyStreams, Error::TooManyStreams
+        => Unavailable, "OVERLOADED", None, true;
+    Error::TooManyCalls, Error::TooManyCalls
         => ResourceExhausted, "OVERLOADED", None, true;
     Error::Draining, Error::Draining
         => Unavailable, "DRAINING", None, true;
