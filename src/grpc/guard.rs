@@ -19,9 +19,11 @@ use tonic::{
 
 use super::listener::Peer;
 use crate::{
-    auth::{Access, Caller, Shown, permissions::roles_for},
+    auth::{
+        Access, Caller, Shown,
+        permissions::{grants_for, refusal},
+    },
     error::Error,
-    policy::Role,
 };
 
 /// What callers are checked against.
@@ -40,14 +42,13 @@ impl Guard {
     /// Who makes a call, if any role of theirs opens it.
     async fn admit(&self, call: &str, shown: Shown<'_>) -> Result<Caller, Error> {
         let access = self.access.borrow().clone();
-        let caller = access.admit(shown, Timestamp::now()).await?;
-        let roles = roles_for(call);
-        if caller.holds_any(roles) {
+        let grants = grants_for(call);
+        let caller = access.admit(shown, grants, Timestamp::now()).await?;
+        if caller.holds_any() {
             return Ok(caller);
         }
         tracing::info!(principal = %caller.principal, call, "no role for the call");
-        // The contract has a name of its own for a decision by somebody who may decide nothing.
-        Err(if roles == [Role::Approver] { Error::NotAnApprover } else { Error::RoleMissing })
+        Err(refusal(grants))
     }
 }
 
