@@ -7,12 +7,14 @@ use jiff::Timestamp;
 use self::{
     jwt::Issuers,
     mtls::Certificate,
+    permissions::{Grant, Reach},
     tokens::{TokenHash, Tokens},
 };
 use crate::{
+    approval::Operation,
     error::Error,
-    names::{Action, Namespace, Principal, WorkspaceId},
-    policy::{Policy, Role},
+    names::{Namespace, Principal, WorkspaceId},
+    policy::{Binding, Policy, Selector},
     store::Store,
 };
 
@@ -48,8 +50,8 @@ pub enum Credential {
     Jwt(Identity),
 }
 
-/// All that a caller shows with a call.
-#[derive(Clone, Copy, Debug, Default)]
+/// All that a caller shows with a call. It cannot be printed.
+#[derive(Clone, Copy, Default)]
 pub struct Shown<'a> {
     /// The bearer token of the call.
     pub bearer: Option<&'a str>,
@@ -69,9 +71,14 @@ pub struct Identity {
 }
 
 impl Access {
-    /// Who shows this. Exactly one credential: of two, one would have to be chosen, and whoever added the other, be
-    /// it a proxy or a thief, meant something else by it.
-    pub async fn admit(&self, shown: Shown<'_>, now: Timestamp) -> Result<Caller, Error> {
+    /// Who shows this, to make a call that these grants open. Exactly one credential: of two, one would have to be
+    /// chosen, and whoever added the other, be it a proxy or a thief, meant something else by it.
+    pub async fn admit(
+        &self,
+        shown: Shown<'_>,
+        grants: &'static [Grant],
+        now: Timestamp,
+    ) -> Result<Caller, Error> {
         let credential = match (shown.bearer, self.naming(shown.certificate)) {
             (Some(bearer), None) if jwt::is_meant(bearer) => {
                 Credential::Jwt(self.issuers.admit(bearer, now).await?)
@@ -85,7 +92,7 @@ impl Access {
             (None, None) => return Err(Error::Unauthenticated),
         };
         let identity = self.identify(&credential, now)?;
-        Ok(self.caller(credential, identity))
+        Ok(self.caller(credential, identity, grants))
     }
 
     /// A certificate, if it names anybody. One that does not is no credential.
@@ -108,13 +115,18 @@ impl Access {
         }
     }
 
-    fn caller(&self, credential: Credential, identity: Identity) -> Caller {
+    fn caller(
+        &self,
+        credential: Credential,
+        identity: Identity,
+        grants: &'static [Grant],
+    ) -> Caller {
         let Identity { principal, groups, expires } = identity;
-        Caller { principal, groups, credential, expires, policy: self.policy.clone() }
+        Caller { principal, groups, credential, expires, grants, policy: self.policy.clone() }
     }
 }
 
-/// An authenticated caller under the policy in force.
+/// An authenticated caller, making a call under the policy in force.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// Who it is.
@@ -125,11 +137,13 @@ pub struct Caller {
     pub credential: Credential,
     /// Until when its credential is good; for ever, if none.
     pub expires: Option<Timestamp>,
-    /// The policy that says what it may do.
+    /// What opens the call that it makes.
+    pub grants: &'static [Grant],
+    /// The policy that says which roles it holds.
     pub policy: Arc<Policy>,
 }
 
-/// The workspaces of a namespace for which a caller holds a role.
+/// The workspaces of a namespace for which a call is open to a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// All.
@@ -167,48 +181,58 @@ impl Caller {
     /// another's.
     pub fn renewed(&self, access: &Access, now: Timestamp) -> Result<Self, Error> {
         let identity = access.identify(&self.credential, now)?;
-        let renewed = access.caller(self.credential.clone(), identity);
+        let renewed = access.caller(self.credential.clone(), identity, self.grants);
         if renewed.principal == self.principal { Ok(renewed) } else { Err(Error::Unauthenticated) }
     }
 
-    /// Where in a namespace the caller holds any of some roles; none where it holds none. An approver's role
-    /// counts whatever the actions it is narrowed to.
-    pub fn scope(&self, roles: &[Role], namespace: &Namespace) -> Option<Scope> {
-        self.scope_where(namespace, |binding| roles.contains(&binding.role))
+    /// Where in a namespace the call is open to the caller; none where it is closed.
+    pub fn scope(&self, namespace: &Namespace) -> Option<Scope> {
+        self.scope_by(self.grants, namespace, None)
     }
 
-    /// Where in a namespace the caller may approve an action.
-    pub fn approver_scope(&self, namespace: &Namespace, action: &Action) -> Option<Scope> {
-        self.scope_where(namespace, |binding| {
-            binding.role == Role::Approver && binding.actions.selects(action)
-        })
-    }
-
-    /// Whether the caller holds any of some roles anywhere.
-    pub fn holds_any(&self, roles: &[Role]) -> bool {
-        self.bindings().any(|binding| roles.contains(&binding.role))
-    }
-
-    fn scope_where(
+    /// Where in a namespace these grants would open to the caller a call about an operation.
+    pub fn scope_about(
         &self,
+        grants: &[Grant],
         namespace: &Namespace,
-        granting: impl Fn(&crate::policy::Binding) -> bool,
+        operation: &Operation,
     ) -> Option<Scope> {
-        use crate::policy::Selector;
+        self.scope_by(grants, namespace, Some(operation))
+    }
+
+    /// Whether the call is open to the caller anywhere, for anything.
+    pub fn holds_any(&self) -> bool {
+        self.bindings().any(|binding| self.grants.iter().any(|(role, _)| *role == binding.role))
+    }
+
+    fn scope_by(
+        &self,
+        grants: &[Grant],
+        namespace: &Namespace,
+        about: Option<&Operation>,
+    ) -> Option<Scope> {
         let mut roots = Vec::new();
-        for binding in self.bindings() {
-            if !granting(binding) || !binding.namespaces.selects(namespace) {
-                continue;
-            }
-            match &binding.workspaces {
-                Selector::All(_) => return Some(Scope::All),
-                Selector::Some(workspaces) => roots.extend(workspaces.iter().cloned()),
+        for binding in self.bindings().filter(|binding| binding.namespaces.selects(namespace)) {
+            for (_, reach) in grants.iter().filter(|(role, _)| *role == binding.role) {
+                let opens = match (reach, about) {
+                    (Reach::Workspaces, _) => true,
+                    (Reach::Actions, Some(about)) => binding.actions.selects(&about.action),
+                    (Reach::Own, Some(about)) if about.requested_by == self.principal => {
+                        return Some(Scope::All);
+                    }
+                    (Reach::Actions | Reach::Own | Reach::Everything, _) => false,
+                };
+                match &binding.workspaces {
+                    _ if !opens => {}
+                    Selector::All(_) => return Some(Scope::All),
+                    Selector::Some(workspaces) => roots.extend(workspaces.iter().cloned()),
+                }
             }
         }
         (!roots.is_empty()).then_some(Scope::Subtrees(roots))
     }
 
-    fn bindings(&self) -> impl Iterator<Item = &crate::policy::Binding> {
+    fn bindings(&self) -> impl Iterator<Item = &Binding> {
         self.policy.bindings().iter().filter(|binding| {
             binding.principals.contains(&self.principal)
                 || binding.groups.iter().any(|group| self.groups.contains(group))

@@ -470,4 +470,35 @@ mod tests {
         let config = read(LEAST, &[]).expect("enough");
         assert!(!format!("{config:?}").contains("secret"));
     }
+
+    /// A password that was put under the wrong key, or a URL with a slip in it, is not told to whoever reads the log.
+    #[test]
+    fn no_fault_repeats_what_was_given() {
+        for key in [
+            "SERVER__LISTEN",
+            "SERVER__ALLOW_PLAINTEXT",
+            "SERVER__DRAIN_GRACE",
+            "SERVER__TLS",
+            "SERVER__TLS__CLIENT_CA",
+            "DATABASE__POOL_SIZE",
+            "DATABASE__MIGRATE_ON_START",
+            "DATABASE__PASSWORD",
+            "AUTH__TOKENS",
+            "AUTH__MTLS__SUBJECT",
+            "AUTH__JWT__CORP",
+            "AUTH__JWT__CORP__JWKS",
+            "POLICY",
+            "LIMITS__WATCHERS",
+            "RETENTION__EVENTS",
+        ] {
+            for value in ["s3cret", "postgres://u:s3cret@h/d", "https://u:s3cret@h/d", "-7s3cret"] {
+                let fault = read(LEAST, &[(key, value)]).expect_err(key);
+                assert!(!fault.contains("s3cret"), "{fault}");
+            }
+        }
+        for line in ["url = s3cret", "url = 's3cret", "[s3cret", "pool_size = 's3cret'"] {
+            let fault = read(&format!("[database]\n{line}\n"), &[]).expect_err(line);
+            assert!(!fault.contains("s3cret"), "{fault}");
+        }
+    }
 }

@@ -210,7 +210,7 @@ impl<'t> Keys<'_, 't> {
             Ok(value) => Some(Spanned::new(span, value)),
             Err(error) => {
                 let span = error.span().unwrap_or(span);
-                self.faults.add(span, format!("{key}: {}", error.message()));
+                self.faults.add(span, format!("{key}: {}", without_texts(error.message())));
                 None
             }
         }
@@ -229,5 +229,16 @@ impl<'t> Keys<'_, 't> {
                 None
             }
         }
+    }
+}
+
+/// What serde says of a value, without the text that stands there: it may be a secret, put there by mistake.
+fn without_texts(message: &str) -> String {
+    match message.split_once(": string \"") {
+        Some((why, rest)) => {
+            let expected = rest.rsplit(", expected ").next().unwrap_or("something else");
+            format!("{why}: string, expected {expected}")
+        }
+        None => message.to_owned(),
     }
 }

@@ -3,12 +3,11 @@
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::{Deserialize, Deserializer, de::Error};
 
-/// Reads a duration. Months and years are refused: they have no fixed length.
+/// Reads a duration. Months and years are refused: they have no fixed length. The error does not repeat the text.
 pub fn parse(text: &str) -> Result<SignedDuration, String> {
-    let span: Span =
-        text.parse().map_err(|_| format!("{text:?} is no duration, such as 15m or 90d"))?;
+    let span: Span = text.parse().map_err(|_| "is no duration, such as 15m or 90d".to_owned())?;
     span.to_duration(SpanRelativeTo::days_are_24_hours())
-        .map_err(|_| format!("{text:?} has units without a fixed length; count in days"))
+        .map_err(|_| "has units without a fixed length; count in days".to_owned())
 }
 
 /// The same, for a key of a file.

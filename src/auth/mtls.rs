@@ -24,7 +24,7 @@ pub struct Certificate {
 
 /// Which of a certificate's names is the subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 pub enum Subject {
     /// Its URI, such as a SPIFFE id.
     Uri,
@@ -60,6 +60,18 @@ impl Certificate {
         let not_after =
             i64::try_from(not_after).ok().and_then(|at| Timestamp::from_second(at).ok());
         Ok(Self { uris, dns_names, not_after: not_after.unwrap_or(Timestamp::MAX) })
+    }
+}
+
+impl TryFrom<String> for Subject {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "uri" => Ok(Self::Uri),
+            "dns" => Ok(Self::Dns),
+            _ => Err("must be \"uri\" or \"dns\""),
+        }
     }
 }
 

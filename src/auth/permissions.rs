@@ -1,42 +1,78 @@
-//! The one table of permissions. A call that is not in it answers nobody.
+//! The one table of permissions, from which every decision about roles is taken. What it does not open is closed: a
+//! call that is not in it answers nobody.
 
-use crate::policy::Role::{self, Admin, Approver, Requester, Viewer};
+use self::Reach::{Actions, Everything, Own, Workspaces};
+use crate::{
+    error::Error,
+    policy::Role::{self, Admin, Approver, Requester, Viewer},
+};
 
-/// Which roles open a call.
+/// For what a role opens a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// For the workspaces of its binding and all below them.
+    Workspaces,
+    /// For these workspaces, and the actions of its binding.
+    Actions,
+    /// For what the caller itself requested, anywhere in the namespaces of its binding.
+    Own,
+    /// For all there is: the call is of no namespace.
+    Everything,
+}
+
+/// A role that opens a call, and for what.
+pub type Grant = (Role, Reach);
+
+/// What opens a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permission {
     /// The call's path, as in gRPC.
     pub path: &'static str,
-    /// Any of these opens it. Where in the tree the role must hold, and what else the call asks for, is in the
-    /// contract.
-    pub roles: &'static [Role],
+    /// Any of these opens it.
+    pub grants: &'static [Grant],
 }
 
 /// Every call of the contract.
 pub const PERMISSIONS: &[Permission] = &[
-    allow("/approvals.v1.ApprovalService/RequireApproval", &[Requester]),
-    allow("/approvals.v1.ApprovalService/Decide", &[Approver]),
+    allow("/approvals.v1.ApprovalService/RequireApproval", &[(Requester, Workspaces)]),
+    allow("/approvals.v1.ApprovalService/Decide", &[(Approver, Actions)]),
     allow("/approvals.v1.ApprovalService/WatchApprovals", READERS),
-    // A requester may read what it requested.
-    allow("/approvals.v1.ApprovalService/GetApproval", &[Viewer, Approver, Admin, Requester]),
+    allow("/approvals.v1.ApprovalService/GetApproval", SIGHT),
     allow("/approvals.v1.ApprovalService/ListApprovals", READERS),
-    allow("/approvals.v1.ApprovalService/WithdrawApproval", &[Requester]),
-    allow("/approvals.v1.ApprovalService/RevokeApproval", &[Approver]),
-    allow("/approvals.v1.ApprovalService/ReportResult", &[Requester]),
-    allow("/approvals.v1.ApprovalService/GetPolicy", &[Requester, Viewer, Approver, Admin]),
-    allow("/approvals.v1.WorkspaceService/PutWorkspace", &[Admin]),
+    allow("/approvals.v1.ApprovalService/WithdrawApproval", &[(Requester, Own)]),
+    allow("/approvals.v1.ApprovalService/RevokeApproval", &[(Approver, Actions)]),
+    allow("/approvals.v1.ApprovalService/ReportResult", &[(Requester, Own)]),
+    allow("/approvals.v1.ApprovalService/GetPolicy", ANYBODY),
+    allow("/approvals.v1.WorkspaceService/PutWorkspace", &[(Admin, Workspaces)]),
     allow("/approvals.v1.WorkspaceService/ListWorkspaces", READERS),
-    allow("/approvals.v1.WorkspaceService/DeleteWorkspace", &[Admin]),
+    allow("/approvals.v1.WorkspaceService/DeleteWorkspace", &[(Admin, Workspaces)]),
 ];
 
-/// The roles that may read approvals and workspaces.
-pub const READERS: &[Role] = &[Viewer, Approver, Admin];
+/// Who reads lists and streams.
+const READERS: &[Grant] = &[(Viewer, Workspaces), (Approver, Workspaces), (Admin, Workspaces)];
 
-/// The roles that open a call; none for a call that is not in the table.
-pub fn roles_for(path: &str) -> &'static [Role] {
-    PERMISSIONS.iter().find(|permission| permission.path == path).map_or(&[], |p| p.roles)
+/// Who may see an approval. To all others it is not there, whatever they call.
+pub const SIGHT: &[Grant] =
+    &[(Requester, Own), (Viewer, Workspaces), (Approver, Workspaces), (Admin, Workspaces)];
+
+/// Whoever holds a role.
+const ANYBODY: &[Grant] =
+    &[(Requester, Everything), (Viewer, Everything), (Approver, Everything), (Admin, Everything)];
+
+/// What opens a call; nothing, if it is not in the table.
+pub fn grants_for(path: &str) -> &'static [Grant] {
+    PERMISSIONS.iter().find(|permission| permission.path == path).map_or(&[], |p| p.grants)
 }
 
-const fn allow(path: &'static str, roles: &'static [Role]) -> Permission {
-    Permission { path, roles }
+/// What a caller is told to whom none of these opens a call. The contract has a name of its own for a decision by
+/// somebody who may not decide.
+pub fn refusal(grants: &[Grant]) -> Error {
+    match grants {
+        [(Approver, Actions)] => Error::NotAnApprover,
+        _ => Error::RoleMissing,
+    }
+}
+
+const fn allow(path: &'static str, grants: &'static [Grant]) -> Permission {
+    Permission { path, grants }
 }

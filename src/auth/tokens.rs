@@ -199,6 +199,41 @@ mod tests {
     }
 
     #[test]
+    fn a_token_cannot_be_printed() {
+        let token = new_token();
+        let entry = entry("ci", &token, &[]).expect("well-formed");
+        let tokens = Tokens::parse(&entry).expect("parses");
+        let credential = crate::auth::Credential::Token(TokenHash::of(&token).expect("long"));
+        let printed = format!("{tokens:?} {credential:?}");
+        assert!(printed.contains("tokens:ci") && printed.contains("Token"), "{printed}");
+        let hash: [u8; 32] = Sha256::digest(&token).into();
+        for secret in [token, hex::encode(hash), format!("{hash:?}")] {
+            assert!(!printed.contains(&secret), "{printed}");
+        }
+    }
+
+    /// Whoever reads the log must not find the token there that somebody put into the file by mistake.
+    #[test]
+    fn no_fault_repeats_what_stands_where_it_does_not_belong() {
+        let token = new_token();
+        for line in [
+            format!("sha256 = \"{token}\""),
+            format!("sha256 = {token}"),
+            format!("sha256 = '{token}"),
+            format!("sha256 = [\"{token}\"]"),
+            format!("token = \"{token}\""),
+            format!("expires = \"{token}\""),
+            format!("expires = {token}"),
+            format!("groups = \"{token}\""),
+            token.clone(),
+        ] {
+            let faults = Tokens::parse(&format!("[[tokens]]\nsubject = \"ci\"\n{line}\n"));
+            let told: Vec<String> = faults.expect_err(&line).iter().map(Fault::to_string).collect();
+            assert!(!told.concat().contains(&token), "{told:?}");
+        }
+    }
+
+    #[test]
     fn faults_are_refused_and_unknown_keys_too() {
         assert!(Tokens::parse("[[tokens]]\nsubject = \"a\"\nsha256 = \"00\"\n").is_err());
         let entry = entry("a", "t", &[]).expect("well-formed");

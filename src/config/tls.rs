@@ -80,7 +80,7 @@ mod tests {
             (&[DATABASE, MTLS], "client_ca"),
             (&[DATABASE, TOKENS, MTLS, TLS], "client_ca"),
             (&[DATABASE, "[auth.mtls]\n", TLS, CLIENTS], "subject"),
-            (&[DATABASE, "[auth.mtls]\nsubject = \"cn\"\n", TLS, CLIENTS], "cn"),
+            (&[DATABASE, "[auth.mtls]\nsubject = \"cn\"\n", TLS, CLIENTS], "dns"),
         ] {
             let fault = read(parts).expect_err("a fault");
             assert!(fault.contains(key), "{fault}");

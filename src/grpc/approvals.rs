@@ -20,12 +20,12 @@ use super::{
 };
 use crate::{
     approval::{Operation, Terms, gate::Require},
-    auth::{Access, Caller, Scope, permissions::READERS},
+    auth::{Access, Caller, Scope},
     error::Error,
     feed::{Feed, cursor::Cursor},
     ledger::Ledger,
     names::{Action, IdempotencyKey, Namespace, OnBehalfOf, Text, WorkspaceId},
-    policy::{Gating, Role},
+    policy::Gating,
     proto::{self, approval_service_server},
     store::{Store, listing::Filter},
     waiting,
@@ -34,9 +34,6 @@ use crate::{
 /// A page ends early rather than be longer than this, in bytes: clients accept 4 MiB unless told otherwise, and
 /// nobody may make a list that an approver cannot read.
 const PAGE_BYTES: usize = 3 * 1024 * 1024;
-
-/// Who may ask.
-const REQUESTERS: &[Role] = &[Role::Requester];
 
 /// The service.
 #[derive(Clone)]
@@ -157,7 +154,7 @@ impl ApprovalService {
     ) -> Result<proto::RequireApprovalResponse, Error> {
         let until = Instant::now() + wait;
         let workspace = &asked.operation.workspace_id;
-        let scope = caller.scope(REQUESTERS, &asked.namespace).ok_or(Error::RoleMissing)?;
+        let scope = caller.scope(&asked.namespace).ok_or(Error::RoleMissing)?;
         if !scope.holds_for(&self.store, &asked.namespace, workspace).await? {
             return Err(Error::RoleMissing);
         }
@@ -172,7 +169,7 @@ impl ApprovalService {
         };
         let Asked { namespace, operation, reason, key, .. } = asked;
         let (workspace, action) = (operation.workspace_id.clone(), operation.action.clone());
-        let rights = Rights::new(&self.access, caller, REQUESTERS, namespace.clone());
+        let rights = Rights::new(&self.access, caller, namespace.clone());
         let renewed = || {
             let (rights, store) = (rights.clone(), self.store.clone());
             renewed_terms(rights, store, workspace.clone(), action.clone())
@@ -221,7 +218,7 @@ impl ApprovalService {
         else {
             return Err(fields.into_error());
         };
-        let scope = caller.scope(READERS, &namespace).ok_or(Error::RoleMissing)?;
+        let scope = caller.scope(&namespace).ok_or(Error::RoleMissing)?;
         let list = (&namespace, &workspaces, request.include_descendants, &states, &actions);
         let before = page::read(&list, &request.page_token)?;
         let before = before.as_deref().map(uuid::Uuid::from_slice).transpose();

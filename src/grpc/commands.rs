@@ -4,11 +4,13 @@ use uuid::Uuid;
 
 use super::{approvals::ApprovalService, convert, fields::Fields};
 use crate::{
-    approval::{Approval, Decision, transition::Command},
-    auth::{Caller, permissions::READERS},
+    approval::{Approval, Decision, Operation, transition::Command},
+    auth::{
+        Caller,
+        permissions::{Grant, SIGHT, refusal},
+    },
     error::Error,
     names::{Namespace, Text},
-    policy::Role,
     proto,
 };
 
@@ -34,7 +36,7 @@ impl ApprovalService {
         else {
             return Err(fields.into_error());
         };
-        self.approver_of(&caller, &namespace, id).await?;
+        self.open(&caller, &namespace, id).await?;
         let approver = caller.principal;
         let command = Command::Decide { approver, decision, reason, request_hash };
         let decided = self.ledger.command(&namespace, id, command).await?;
@@ -53,7 +55,7 @@ impl ApprovalService {
         let (Some(namespace), Some(id), Some(reason)) = (namespace, id, reason) else {
             return Err(fields.into_error());
         };
-        self.visible(&caller, &namespace, id).await?;
+        self.open(&caller, &namespace, id).await?;
         let command = Command::Withdraw { requester: caller.principal, reason };
         let withdrawn = self.ledger.command(&namespace, id, command).await?;
         Ok(proto::WithdrawApprovalResponse { approval: Some(convert::approval(&withdrawn)?) })
@@ -71,7 +73,7 @@ impl ApprovalService {
         let (Some(namespace), Some(id), Some(reason)) = (namespace, id, reason) else {
             return Err(fields.into_error());
         };
-        self.approver_of(&caller, &namespace, id).await?;
+        self.open(&caller, &namespace, id).await?;
         let command = Command::Revoke { approver: caller.principal, reason };
         let revoked = self.ledger.command(&namespace, id, command).await?;
         Ok(proto::RevokeApprovalResponse { approval: Some(convert::approval(&revoked)?) })
@@ -92,7 +94,7 @@ impl ApprovalService {
         else {
             return Err(fields.into_error());
         };
-        self.visible(&caller, &namespace, id).await?;
+        self.open(&caller, &namespace, id).await?;
         let command = Command::Report { consumer: caller.principal, result, detail };
         let reported = self.ledger.command(&namespace, id, command).await?;
         Ok(proto::ReportResultResponse { approval: Some(convert::approval(&reported)?) })
@@ -107,33 +109,32 @@ impl ApprovalService {
     ) -> Result<Approval, Error> {
         let approval = self.store.approval(namespace, id).await?.ok_or(Error::ApprovalNotFound)?;
         let operation = &approval.request.operation;
-        let requester = caller.scope(&[Role::Requester], namespace).is_some();
-        if requester && operation.requested_by == caller.principal {
-            return Ok(approval);
-        }
-        let Some(scope) = caller.scope(READERS, namespace) else {
-            return Err(Error::ApprovalNotFound);
-        };
-        if scope.holds_for(&self.store, namespace, &operation.workspace_id).await? {
+        if self.opens(SIGHT, caller, namespace, operation).await? {
             return Ok(approval);
         }
         Err(Error::ApprovalNotFound)
     }
 
-    /// Checks that the caller may decide on an approval, as far as roles go.
-    async fn approver_of(
-        &self,
-        caller: &Caller,
-        namespace: &Namespace,
-        id: Uuid,
-    ) -> Result<(), Error> {
+    /// Checks that the call is open to the caller for an approval, as far as roles go.
+    async fn open(&self, caller: &Caller, namespace: &Namespace, id: Uuid) -> Result<(), Error> {
         let approval = self.visible(caller, namespace, id).await?;
         let operation = &approval.request.operation;
-        let scope =
-            caller.approver_scope(namespace, &operation.action).ok_or(Error::NotAnApprover)?;
-        if scope.holds_for(&self.store, namespace, &operation.workspace_id).await? {
+        if self.opens(caller.grants, caller, namespace, operation).await? {
             return Ok(());
         }
-        Err(Error::NotAnApprover)
+        Err(refusal(caller.grants))
+    }
+
+    async fn opens(
+        &self,
+        grants: &[Grant],
+        caller: &Caller,
+        namespace: &Namespace,
+        operation: &Operation,
+    ) -> Result<bool, Error> {
+        match caller.scope_about(grants, namespace, operation) {
+            Some(scope) => scope.holds_for(&self.store, namespace, &operation.workspace_id).await,
+            None => Ok(false),
+        }
     }
 }

@@ -25,9 +25,11 @@ use super::{
     listener::Peer,
 };
 use crate::{
-    auth::{Access, Caller, Shown, permissions::roles_for},
+    auth::{
+        Access, Caller, Shown,
+        permissions::{grants_for, refusal},
+    },
     error::Error,
-    policy::Role,
 };
 
 /// What callers are checked against.
@@ -65,13 +67,11 @@ impl Guard {
         let bearer = bearer?;
         let shown = Shown { bearer: bearer.as_deref(), certificate: peer.certificate.as_ref() };
         let access = self.access.borrow().clone();
-        let caller = access.admit(shown, Timestamp::now()).await?;
-        let roles = roles_for(&path);
-        if !caller.holds_any(roles) {
+        let grants = grants_for(&path);
+        let caller = access.admit(shown, grants, Timestamp::now()).await?;
+        if !caller.holds_any() {
             tracing::info!(principal = %caller.principal, call = path, "no role for the call");
-            // The contract has a name of its own for a decision by somebody who may decide nothing.
-            let decides = roles == [Role::Approver];
-            return Err(if decides { Error::NotAnApprover } else { Error::RoleMissing });
+            return Err(refusal(grants));
         }
         let place = self.places.take(&caller.principal)?;
         let (busy, line) = (peer.line.busy(), peer.line);

@@ -13,7 +13,7 @@ use crate::{
     auth::{Access, Caller, Scope},
     error::Error,
     names::Namespace,
-    policy::{Policy, Role},
+    policy::Policy,
 };
 
 /// Between two looks at a caller's rights.
@@ -24,21 +24,18 @@ const INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct Rights {
     access: watch::Receiver<Arc<Access>>,
     caller: Caller,
-    roles: &'static [Role],
     namespace: Namespace,
     due: Instant,
 }
 
 impl Rights {
-    /// Of a caller that was let in: by any of these roles, in this namespace.
+    /// Of a caller that was let in, in this namespace.
     pub(super) fn new(
         access: &watch::Receiver<Arc<Access>>,
         caller: Caller,
-        roles: &'static [Role],
         namespace: Namespace,
     ) -> Self {
-        let mut rights =
-            Self { access: access.clone(), caller, roles, namespace, due: Instant::now() };
+        let mut rights = Self { access: access.clone(), caller, namespace, due: Instant::now() };
         rights.schedule();
         rights
     }
@@ -51,7 +48,7 @@ impl Rights {
         let access = self.access.borrow_and_update().clone();
         self.caller = self.caller.renewed(&access, Timestamp::now())?;
         self.schedule();
-        self.caller.scope(self.roles, &self.namespace).ok_or(Error::RoleMissing)
+        self.caller.scope(&self.namespace).ok_or(Error::RoleMissing)
     }
 
     /// The policy by which they were looked at last.

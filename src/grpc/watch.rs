@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{approvals::select, convert, fields::Fields, rights::Rights};
 use crate::{
-    auth::{Access, Caller, Scope, permissions::READERS},
+    auth::{Access, Caller, Scope},
     error::Error,
     feed::{Feed, Subscription, cursor::Cursor},
     names::{Namespace, WorkspaceId},
@@ -46,6 +46,7 @@ impl Filter {
         addressed
             && (self.types.is_empty() || self.types.contains(&kind))
             && self.scope.covers(&logged.path)
+            && self.scope.covers(&logged.requested_in)
     }
 }
 
@@ -96,7 +97,7 @@ pub(super) async fn start(
     else {
         return Err(fields.into_error());
     };
-    let mut rights = Rights::new(access, caller, READERS, namespace.clone());
+    let mut rights = Rights::new(access, caller, namespace.clone());
     let scope = rights.now()?;
     let include_descendants = request.include_descendants;
     let filter = Filter { scope, workspaces, include_descendants, types };

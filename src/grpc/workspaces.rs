@@ -4,12 +4,12 @@ use tonic::{Request, Response, Status};
 
 use super::{approvals::select, convert, deadline::carry_out, fields::Fields, page};
 use crate::{
-    auth::{Caller, permissions::READERS},
+    auth::Caller,
     error::Error,
-    names::{Namespace, WorkspaceId},
-    policy::Role,
+    names::WorkspaceId,
     proto::{self, workspace_service_server},
     store::{Store, workspaces::Workspace},
+    visible::Visible,
 };
 
 /// Longest display name, in characters.
@@ -53,16 +53,13 @@ impl WorkspaceService {
         request: proto::PutWorkspaceRequest,
     ) -> Result<proto::PutWorkspaceResponse, Error> {
         let workspace = parse(request.workspace)?;
-        self.admin(&caller, &workspace.namespace, &workspace.id).await?;
-        if let Some(parent) = &workspace.parent_id {
-            // Who may hang a workspace below another gives its approvers a say in it.
-            self.admin(&caller, &workspace.namespace, parent).await?;
-        }
-        self.store.put_workspace(&workspace).await?;
+        let scope = caller.scope(&workspace.namespace).ok_or(Error::RoleMissing)?;
+        self.store.put_workspace(&workspace, |path| scope.covers(path)).await?;
         // Approvers of the new parent have a say in it from now on: who moved it should be found.
-        let parent = workspace.parent_id.as_ref().map(WorkspaceId::as_str);
+        let parent = workspace.parent_id.as_ref().map(|id| Visible(id.as_str()));
+        let parent = parent.map(tracing::field::display);
         tracing::info!(actor = %caller.principal, namespace = %workspace.namespace,
-            workspace = %workspace.id, parent, "workspace put");
+            workspace = %Visible(workspace.id.as_str()), parent, "workspace put");
         Ok(proto::PutWorkspaceResponse { workspace: Some(convert::workspace(&workspace)) })
     }
 
@@ -77,7 +74,7 @@ impl WorkspaceService {
         let (Some(namespace), Some(size)) = (namespace, size) else {
             return Err(fields.into_error());
         };
-        let scope = caller.scope(READERS, &namespace).ok_or(Error::RoleMissing)?;
+        let scope = caller.scope(&namespace).ok_or(Error::RoleMissing)?;
         let list = ("workspaces", &namespace);
         let after = page::read(&list, &request.page_token)?.unwrap_or_default();
         let after = String::from_utf8(after)
@@ -108,23 +105,10 @@ impl WorkspaceService {
         let (Some(namespace), Some(id)) = (namespace, id) else {
             return Err(fields.into_error());
         };
-        self.admin(&caller, &namespace, &id).await?;
-        self.store.delete_workspace(&namespace, &id).await?;
-        tracing::info!(actor = %caller.principal, %namespace, workspace = %id, "workspace deleted");
+        let scope = caller.scope(&namespace).ok_or(Error::RoleMissing)?;
+        self.store.delete_workspace(&namespace, &id, |path| scope.covers(path)).await?;
+        tracing::info!(actor = %caller.principal, %namespace, workspace = %Visible(id.as_str()), "workspace deleted");
         Ok(proto::DeleteWorkspaceResponse {})
-    }
-
-    async fn admin(
-        &self,
-        caller: &Caller,
-        namespace: &Namespace,
-        workspace: &WorkspaceId,
-    ) -> Result<(), Error> {
-        let scope = caller.scope(&[Role::Admin], namespace).ok_or(Error::RoleMissing)?;
-        if scope.holds_for(&self.store, namespace, workspace).await? {
-            return Ok(());
-        }
-        Err(Error::RoleMissing)
     }
 }
 

@@ -46,6 +46,17 @@ pub struct LoggedEvent {
     pub event: Event,
     /// The workspace it is addressed to and its ancestors, as the tree is now.
     pub path: Arc<[WorkspaceId]>,
+    /// The workspace of its approval and its ancestors: those that an approval was brought before are not always
+    /// among them any more.
+    pub requested_in: Arc<[WorkspaceId]>,
+}
+
+impl LoggedEvent {
+    /// The workspace it is addressed to, and that of its approval.
+    fn workspaces(&self) -> [WorkspaceId; 2] {
+        let Event { workspace_id, approval, .. } = &self.event;
+        [workspace_id.clone(), approval.request.operation.workspace_id.clone()]
+    }
 }
 
 /// Numbers the events from the tail on. It runs under the namespace's lock, in a statement that began after
@@ -218,18 +229,16 @@ impl Store {
         namespace: &Namespace,
         mut events: Vec<LoggedEvent>,
     ) -> Result<Vec<LoggedEvent>, Failure> {
-        let addressed: BTreeSet<WorkspaceId> =
-            events.iter().map(|logged| logged.event.workspace_id.clone()).collect();
-        if addressed.is_empty() {
+        let ends: BTreeSet<WorkspaceId> = events.iter().flat_map(LoggedEvent::workspaces).collect();
+        if ends.is_empty() {
             return Ok(events);
         }
-        let addressed: Vec<WorkspaceId> = addressed.into_iter().collect();
-        let paths: HashMap<WorkspaceId, Arc<[WorkspaceId]>> =
-            self.paths(namespace, &addressed).await?;
+        let ends: Vec<WorkspaceId> = ends.into_iter().collect();
+        let paths: HashMap<WorkspaceId, Arc<[WorkspaceId]>> = self.paths(namespace, &ends).await?;
         for logged in &mut events {
-            if let Some(path) = paths.get(&logged.event.workspace_id) {
-                logged.path = path.clone();
-            }
+            let [path, requested_in] = logged.workspaces().map(|end| paths.get(&end).cloned());
+            logged.path = path.unwrap_or_else(|| logged.path.clone());
+            logged.requested_in = requested_in.unwrap_or_else(|| logged.requested_in.clone());
         }
         Ok(events)
     }
@@ -247,11 +256,13 @@ fn logged_event(row: &Row, follows: i64) -> Result<LoggedEvent, Failure> {
     let approval =
         Approval { request: Arc::new(request(&mut columns)?), standing: standing(&mut columns)? };
     let path = [workspace_id.clone()].into();
+    let requested_in = [approval.request.operation.workspace_id.clone()].into();
     Ok(LoggedEvent {
         revision,
         tag,
         follows,
         event: Event { kind, workspace_id, approval, actor, note, time },
         path,
+        requested_in,
     })
 }

@@ -251,6 +251,36 @@ mod tests {
     }
 
     #[test]
+    fn the_password_cannot_be_printed() {
+        for url in ["postgres://u:s3cret@h/d", "host=h user=u password=s3cret"] {
+            let read = parse(url).expect(url);
+            let (url, notify_url) = (url.to_owned(), Some(url.to_owned()));
+            let folder = PathBuf::new();
+            let config = super::super::StoreConfig { url, notify_url, pool_size: 8, folder };
+            assert!(!format!("{config:?}{read:?}").contains("s3cret"), "{config:?} {read:?}");
+        }
+    }
+
+    #[test]
+    fn no_slip_shows_the_password() {
+        for url in [
+            "postgres://u:s3cret@h:port/d",
+            "postgres://u:s3cret@h/d?x",
+            "postgres://u:s3cret@h/d?connect_timeout=s",
+            "postgres://u:12@s3cret:x@h/d",
+            "postgres//u:s3cret@h/d",
+            "host=h user=u password='s3cret",
+            "host=h user=u password=12 s3cret=x",
+            "host=h user=u password=12 s3cret",
+            "host=h port=s3cret user=u",
+            "s3cret",
+        ] {
+            let refused = parse(url).expect_err(url);
+            assert!(!refused.contains("s3cret"), "{refused}");
+        }
+    }
+
+    #[test]
     fn what_is_weaker_than_it_sounds_is_refused() {
         for url in [
             "postgres://u@db/d?sslmode=verify-ca",

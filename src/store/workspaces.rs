@@ -76,13 +76,19 @@ WHERE w.namespace = $1 AND w.id > $2 AND ($3::text[] IS NULL OR w.id = ANY($3))
 ORDER BY w.namespace, w.id LIMIT $4";
 
 impl Store {
-    /// Creates a workspace or replaces its parent and display name.
+    /// Creates a workspace or replaces its parent and display name. It has to be `open` for a change, by itself and
+    /// its ancestors, and so has its new parent: who hangs a workspace below another gives others a say in it.
     ///
     /// The namespace's log lock is held meanwhile, so that two that are put at once cannot make a cycle, nor
-    /// a request escalate to a parent that is being taken away.
-    pub async fn put_workspace(&self, workspace: &Workspace) -> Result<(), Error> {
+    /// a request escalate to a parent that is being taken away, nor a change be made by a right that has just been
+    /// taken away with the workspace.
+    pub async fn put_workspace(
+        &self,
+        workspace: &Workspace,
+        open: impl Fn(&[WorkspaceId]) -> bool,
+    ) -> Result<(), Error> {
         let tx = self.lock_tree(&workspace.namespace).await?;
-        match tx.patiently(put(&tx, workspace)).await? {
+        match tx.patiently(put(&tx, workspace, open)).await? {
             Ok(()) => Ok(tx.commit().await?),
             Err(refused) => {
                 tx.rollback().await?;
@@ -91,24 +97,22 @@ impl Store {
         }
     }
 
-    /// Removes a workspace; its children become roots.
+    /// Removes a workspace that is `open` for a change, as in [`put_workspace`](Self::put_workspace); its children
+    /// become roots.
     pub async fn delete_workspace(
         &self,
         namespace: &Namespace,
         id: &WorkspaceId,
+        open: impl Fn(&[WorkspaceId]) -> bool,
     ) -> Result<(), Error> {
         let tx = self.lock_tree(namespace).await?;
-        let deleted = tx
-            .patiently(async {
-                tx.execute(ORPHAN, &[&namespace.as_str(), &id.as_str()]).await?;
-                tx.execute(DELETE, &[&namespace.as_str(), &id.as_str()]).await
-            })
-            .await?;
-        if deleted == 0 {
-            tx.rollback().await?;
-            return Err(Error::WorkspaceNotFound);
+        match tx.patiently(delete(&tx, namespace, id, open)).await? {
+            Ok(()) => Ok(tx.commit().await?),
+            Err(refused) => {
+                tx.rollback().await?;
+                Err(refused)
+            }
         }
-        Ok(tx.commit().await?)
     }
 
     /// At most `limit` workspaces after an id, in order of id; of `among`, if given.
@@ -204,24 +208,55 @@ impl Store {
     }
 }
 
-async fn put(tx: &Transaction, workspace: &Workspace) -> Result<Result<(), Error>, Failure> {
+async fn put(
+    tx: &Transaction,
+    workspace: &Workspace,
+    open: impl Fn(&[WorkspaceId]) -> bool,
+) -> Result<Result<(), Error>, Failure> {
     let Workspace { namespace, id, parent_id, display_name } = workspace;
-    let (namespace, id) = (namespace.as_str(), id.as_str());
-    let parent = parent_id.as_ref().map(WorkspaceId::as_str);
-    if let Some(parent) = parent {
-        let ancestors = tx.query(ANCESTORS, &[&namespace, &parent]).await?;
-        for row in &ancestors {
-            let ancestor: &str = Columns::of(row).next()?;
-            if ancestor == id {
-                return Ok(Err(Error::WorkspaceCycle));
-            }
+    if !open(&ancestors(tx, namespace, id).await?) {
+        return Ok(Err(Error::RoleMissing));
+    }
+    if let Some(parent) = parent_id {
+        let above = ancestors(tx, namespace, parent).await?;
+        if !open(&above) {
+            return Ok(Err(Error::RoleMissing));
         }
-        if tx.query_opt(EXISTS, &[&namespace, &parent]).await?.is_none() {
+        if above.contains(id) {
+            return Ok(Err(Error::WorkspaceCycle));
+        }
+        if tx.query_opt(EXISTS, &[&namespace.as_str(), &parent.as_str()]).await?.is_none() {
             return Ok(Err(Error::ParentNotFound));
         }
     }
+    let (namespace, id) = (namespace.as_str(), id.as_str());
+    let parent = parent_id.as_ref().map(WorkspaceId::as_str);
     if tx.execute(UPDATE, &[&namespace, &id, &parent, display_name]).await? == 0 {
         tx.execute(INSERT, &[&namespace, &id, &parent, display_name]).await?;
     }
     Ok(Ok(()))
+}
+
+async fn delete(
+    tx: &Transaction,
+    namespace: &Namespace,
+    id: &WorkspaceId,
+    open: impl Fn(&[WorkspaceId]) -> bool,
+) -> Result<Result<(), Error>, Failure> {
+    if !open(&ancestors(tx, namespace, id).await?) {
+        return Ok(Err(Error::RoleMissing));
+    }
+    tx.execute(ORPHAN, &[&namespace.as_str(), &id.as_str()]).await?;
+    let deleted = tx.execute(DELETE, &[&namespace.as_str(), &id.as_str()]).await?;
+    Ok(if deleted == 0 { Err(Error::WorkspaceNotFound) } else { Ok(()) })
+}
+
+/// A workspace and its ancestors.
+async fn ancestors(
+    tx: &Transaction,
+    namespace: &Namespace,
+    id: &WorkspaceId,
+) -> Result<Vec<WorkspaceId>, Failure> {
+    let rows = tx.query(ANCESTORS, &[&namespace.as_str(), &id.as_str()]).await?;
+    rows.iter().map(|row| Columns::of(row).name(WorkspaceId::parse)).collect()
 }

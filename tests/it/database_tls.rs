@@ -22,24 +22,24 @@ use crate::{
 };
 
 /// The name that the database's certificate is for.
-const NAME: &str = "db.test";
+pub const NAME: &str = "db.test";
 
 /// Who comes over the network comes with TLS, and with a password.
 const HBA: &str = "local all all trust\nhostssl all authority 127.0.0.0/8 scram-sha-256\n";
-const PASSWORD: &str = "password-for-tests";
+pub const PASSWORD: &str = "password-for-tests";
 
 /// A cluster that is reached over the network, and an authority that vouches for it.
-struct Secured {
+pub struct Secured {
     cluster: Cluster,
     data: PathBuf,
     address: Ipv4Addr,
-    authority: Authority,
+    pub authority: Authority,
     folder: TempDir,
 }
 
 impl Secured {
     /// It has no TLS as yet.
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         // The usual port, on an address of its own: all that begin with 127 are this machine's.
         let [second, third, fourth, ..] = Uuid::new_v4().into_bytes();
         let address = Ipv4Addr::new(127, second | 1, third, fourth);
@@ -58,7 +58,7 @@ impl Secured {
         secured
     }
 
-    async fn admin(&self) -> Client {
+    pub async fn admin(&self) -> Client {
         connect(&self.cluster.url("postgres")).await
     }
 
@@ -72,7 +72,7 @@ impl Secured {
     }
 
     /// Has the server show a certificate, or a new one.
-    async fn show(&self, Certified { cert, key }: &Certified) {
+    pub async fn show(&self, Certified { cert, key }: &Certified) {
         self.write("server.crt", cert);
         self.write("server.key", key);
         // New sessions begin with this setting, so that they tell one reload from the next.
@@ -100,7 +100,7 @@ impl Secured {
     }
 
     /// With the authority that vouches for it.
-    fn trusting(&self, name: &str, mode: &str) -> String {
+    pub fn trusting(&self, name: &str, mode: &str) -> String {
         let file = self.folder.path().join("ca.pem");
         self.url(name, &format!("sslmode={mode} sslrootcert={}", file.display()))
     }

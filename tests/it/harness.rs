@@ -79,6 +79,11 @@ workspaces = ["*"]
 actions = ["secret_write"]
 "#;
 
+/// A binding of one subject's, for the end of a policy; `rest` says where it holds.
+pub fn binding(role: &str, subject: &str, rest: &str) -> String {
+    format!("\n[[bindings]]\nrole = \"{role}\"\nprincipals = [\"tokens:{subject}\"]\n{rest}\n")
+}
+
 /// Adds a caller's credential to each call.
 #[derive(Clone)]
 pub struct Credential(Option<MetadataValue<Ascii>>);

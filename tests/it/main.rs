@@ -31,6 +31,7 @@ mod retention;
 mod rights;
 mod rng;
 mod rules;
+mod secrets;
 mod server;
 mod service;
 mod settling;

@@ -1,51 +1,122 @@
 //! Who may call what.
 
 use approval_authority::{
-    auth::{permissions::PERMISSIONS, tokens},
+    auth::{
+        permissions::{PERMISSIONS, Permission, Reach},
+        tokens,
+    },
+    policy::Role,
     proto::{self, DESCRIPTORS, Decision, GetPolicyRequest, ListApprovalsRequest},
 };
 use prost::Message;
-use tonic::Code;
+use tonic::{Code, transport::Endpoint};
+use tonic_prost::ProstCodec;
 
 use crate::{
     harness::{Caller, TestServer, id, refusal, request},
     server::policy_text,
 };
 
+mod matrix;
+mod sight;
+
 fn denied(reason: &str) -> (Code, String) {
     (Code::PermissionDenied, reason.to_owned())
 }
 
-#[test]
-fn every_call_of_the_contract_is_in_the_table_and_nothing_else() {
+/// Every call of the contract, by its path.
+fn calls() -> Vec<String> {
     let descriptors = prost_types::FileDescriptorSet::decode(DESCRIPTORS).expect("descriptors");
-    let mut calls: Vec<String> = Vec::new();
-    for file in descriptors.file.iter().filter(|file| file.package() == "approvals.v1") {
-        for service in &file.service {
-            calls.extend(
-                service.method.iter().map(|method| {
-                    format!("/{}.{}/{}", file.package(), service.name(), method.name())
-                }),
-            );
-        }
-    }
+    let contract = descriptors.file.into_iter().filter(|file| file.package() == "approvals.v1");
+    let services = contract.flat_map(|file| file.service);
+    let calls = services.flat_map(|service| {
+        let path = format!("/approvals.v1.{}", service.name());
+        service.method.into_iter().map(move |method| format!("{path}/{}", method.name()))
+    });
+    calls.collect()
+}
+
+#[test]
+fn every_call_of_the_contract_is_in_the_table_once_and_nothing_else() {
+    let mut calls = calls();
     let mut table: Vec<&str> = PERMISSIONS.iter().map(|permission| permission.path).collect();
     calls.sort();
     table.sort_unstable();
     assert_eq!(calls, table);
 }
 
+/// The table as the README shows it.
+fn rendered() -> String {
+    const ROLES: [Role; 4] = [Role::Requester, Role::Viewer, Role::Approver, Role::Admin];
+    let heads = ROLES.map(|role| format!(" {} |", role.as_str())).concat();
+    let mut lines = vec![format!("| call |{heads}"), "|---|---|---|---|---|".to_owned()];
+    for Permission { path, grants } in PERMISSIONS {
+        let cells = ROLES.map(|role| {
+            let reaches = grants.iter().filter(|(other, _)| *other == role);
+            let words = reaches.map(|(_, reach)| match reach {
+                Reach::Workspaces => " workspaces",
+                Reach::Actions => " workspaces and actions",
+                Reach::Own => " own",
+                Reach::Everything => " yes",
+            });
+            format!("{} |", words.collect::<Vec<_>>().join(","))
+        });
+        let call = path.rsplit('/').next().expect("a name");
+        lines.push(format!("| `{call}` |{}", cells.concat()));
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn the_readme_shows_the_table() {
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once("## Who may call what\n").expect("the section");
+    let section = section.split("\n## ").next().expect("its text");
+    let shown: Vec<&str> = section.lines().filter(|line| line.starts_with('|')).collect();
+    let table = rendered();
+    assert!(shown.join("\n") == table, "in \"Who may call what\" of the README, paste:\n{table}");
+}
+
+/// Makes a call by its path, with nothing in it, and returns how it ends.
+async fn call(server: &TestServer, subject: Option<&str>, path: &str) -> (Code, String) {
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address));
+    let channel = endpoint.expect("an address").connect().await.expect("connected");
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.expect("ready");
+    let mut request = tonic::Request::new(());
+    if let Some(subject) = subject {
+        let token = format!("Bearer {subject}-token-for-tests").parse().expect("ASCII");
+        request.metadata_mut().insert("authorization", token);
+    }
+    let path = path.parse().expect("a path");
+    let answer = client.unary(request, path, ProstCodec::<(), ()>::default()).await;
+    refusal(&answer.expect_err("refused"))
+}
+
 #[tokio::test]
-async fn without_a_credential_nobody_is_answered() {
+async fn no_call_of_the_contract_answers_who_has_no_credential_or_no_role() {
     let (_, server) = TestServer::new().await;
-    for nobody in ["", "unknown"] {
-        let mut nobody = server.caller(nobody).await;
-        let refused = nobody.ask(request("w1", "delete_workspace")).await.expect_err("nobody");
-        assert_eq!(refusal(&refused), (Code::Unauthenticated, "UNAUTHENTICATED".to_owned()));
-        let refused = nobody.approvals.get_policy(GetPolicyRequest {}).await.expect_err("nobody");
-        assert_eq!(refused.code(), Code::Unauthenticated);
-        let refused = nobody.put_workspace("w1", "").await.expect_err("nobody");
-        assert_eq!(refused.code(), Code::Unauthenticated);
+    for path in calls() {
+        for nobody in [None, Some("unknown")] {
+            let refused = call(&server, nobody, &path).await;
+            let expected = (Code::Unauthenticated, "UNAUTHENTICATED".to_owned());
+            assert_eq!(refused, expected, "{path} by {nobody:?}");
+        }
+        let refused = call(&server, Some("stranger"), &path).await;
+        assert_eq!(refused.0, Code::PermissionDenied, "{path}");
+    }
+}
+
+/// Not even that there is no such call.
+#[tokio::test]
+async fn a_call_that_is_not_in_the_table_answers_nobody() {
+    let (_, server) = TestServer::new().await;
+    for service in ["ApprovalService", "WorkspaceService"] {
+        let path = format!("/approvals.v1.{service}/Purge");
+        assert_eq!(call(&server, None, &path).await.0, Code::Unauthenticated);
+        for subject in ["admin", "alice", "backend", "viewer"] {
+            assert_eq!(call(&server, Some(subject), &path).await, denied("ROLE_MISSING"));
+        }
     }
 }
 

@@ -131,7 +131,7 @@ workspaces = []
     let expected: [(usize, &[&str]); 25] = [
         (1, &["unlisted_actions: unknown variant `ask`"]),
         (2, &["unknown field `quorum\\u{1b}[2J`, expected one of: unlisted_actions, defaults"]),
-        (4, &["max_pending: invalid type: string \"many\""]),
+        (4, &["max_pending: invalid type: string, expected"]),
         (5, &["pending_ttl: ", duration]),
         (6, &["approved_ttl must be between 1s and a year"]),
         (7, &["unknown field `ttl`", keys]),
