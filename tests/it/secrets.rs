@@ -345,7 +345,7 @@ async fn nothing_secret_is_printed_in_a_whole_run() {
         "password authentication failed",
         "sha256 must be",
         "stay as they were",
-        "no TLS handshake",
+        "a connection did not come about",
         "refused a bearer token beside a client certificate",
         "is no TOML",
     ] {

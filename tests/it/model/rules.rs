@@ -113,8 +113,8 @@ impl World {
                 Ok(Answer::Approval(self.about(place)))
             }),
             Command::Report { on, by, result } => self.on(on, by, REQUESTERS).and_then(|place| {
-                self.must_be(place, ApprovalState::Consumed, "NOT_CONSUMED")?;
                 self.requested_by(place, by)?;
+                self.must_be(place, ApprovalState::Consumed, "NOT_CONSUMED")?;
                 match self.approvals[place].result {
                     OperationResult::Unspecified => {
                         self.approvals[place].result = *result;
