@@ -153,10 +153,22 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// How to connect to one of its databases.
+    /// How to connect to one of its databases, as its owner.
     pub fn url(&self, database: &str) -> String {
+        self.url_as(SUPERUSER, database)
+    }
+
+    /// The same, as a login of [`add_login`](Self::add_login)'s.
+    pub fn url_as(&self, login: &str, database: &str) -> String {
         let socket = self.folder.join("socket");
-        format!("host='{}' user={SUPERUSER} dbname={database}", socket.display())
+        format!("host='{}' user={login} dbname={database}", socket.display())
+    }
+
+    /// Makes a login, unless it is there, and has it do what a role may.
+    pub async fn add_login(&self, login: &str, role: &str) -> Result<()> {
+        let known = "SELECT 1 FROM pg_catalog.pg_roles AS r WHERE r.rolname = $1";
+        let create = format!("CREATE ROLE {login} LOGIN IN ROLE {role}");
+        self.create_unless(known, login, &create).await
     }
 
     /// The server's process; none while it starts or after it was killed.
@@ -167,15 +179,18 @@ impl Cluster {
 
     /// Creates a database unless it is there.
     pub async fn create_database(&self, database: &str) -> Result<()> {
+        let known = "SELECT 1 FROM pg_catalog.pg_database AS d WHERE d.datname = $1";
+        self.create_unless(known, database, &format!("CREATE DATABASE {database}")).await
+    }
+
+    async fn create_unless(&self, known: &str, name: &str, create: &str) -> Result<()> {
         let (client, driver) = tokio_postgres::connect(&self.url("postgres"), NoTls).await?;
         let driver = tokio::spawn(driver);
-        let known = "SELECT 1 FROM pg_catalog.pg_database AS d WHERE d.datname = $1";
-        if client.query_opt(known, &[&database]).await?.is_none() {
-            client.batch_execute(&format!("CREATE DATABASE {database}")).await?;
+        if client.query_opt(known, &[&name]).await?.is_none() {
+            client.batch_execute(create).await?;
         }
         drop(client);
-        driver.await??;
-        Ok(())
+        Ok(driver.await??)
     }
 
     /// Stops the server and waits until it has.

@@ -5,7 +5,7 @@
 //!
 //! - The core: [`names`], [`digest`], [`approval`], [`policy`], [`error`], and [`document`], [`duration`] and
 //!   [`visible`] for what people write and read. No I/O, no clock.
-//! - [`store`]: all SQL. One place commits ([`store::transaction`]).
+//! - [`store`]: all SQL. One place commits ([`store::transaction`]); one file grants ([`store::role`]).
 //! - [`ledger`]: the one door for changes. Calls that wait are carried out together, one transaction a batch.
 //! - [`keeper`]: sees to approvals whose time has come, on every replica.
 //! - [`feed`]: tails each log in use and hands its events to all who follow it.

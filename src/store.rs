@@ -22,6 +22,7 @@ pub mod log;
 pub mod notify;
 pub mod requests;
 pub mod retention;
+pub mod role;
 mod rows;
 pub mod schema;
 pub mod transaction;

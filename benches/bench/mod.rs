@@ -15,6 +15,7 @@ use approval_authority::{
         WatchApprovalsRequest, WatchApprovalsResponse,
         approval_service_client::ApprovalServiceClient,
     },
+    store::{Store, StoreConfig, role::ROLE},
 };
 use futures_util::TryStreamExt;
 use place::Operation;
@@ -116,9 +117,13 @@ impl Bench {
         let cluster = Cluster::start(&installation, &postgres, settings, Keep::Nothing).await;
         let cluster = cluster.expect("a cluster");
         cluster.create_database("bench").await.expect("a database");
+        // The owner makes the schema, as `migrate` does; the servers work as in a deployment.
         let url = cluster.url("bench");
+        migrate(&url).await;
+        cluster.add_login("service", ROLE).await.expect("a login");
+        let service = cluster.url_as("service", "bench");
         let folder = tempfile::tempdir().expect("a folder");
-        let config = deployment(&folder, &url);
+        let config = deployment(&folder, &service);
         let server = Server::start(&config).await;
         let pg_bin = installation.bin().to_owned();
         Self { url, servers: vec![server], pg_bin, config, _cluster: cluster, _folder: folder }
@@ -189,13 +194,19 @@ impl Bench {
     }
 }
 
+async fn migrate(url: &str) {
+    let folder = PathBuf::new();
+    let config = StoreConfig { url: url.to_owned(), notify_url: None, pool_size: 1, folder };
+    Store::new(&config).expect("a store").migrate().await.expect("migrated");
+}
+
 fn deployment(folder: &TempDir, url: &str) -> PathBuf {
     let entries = ["backend", "alice", "flood", "viewer"].map(|subject| {
         tokens::entry(subject, &format!("{subject}-token-for-benches"), &[]).expect("a subject")
     });
     let url = toml::Value::from(url);
     let config = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\n[database]\nurl = {url}\nmigrate_on_start = true\n\
+        "[server]\nlisten = \"127.0.0.1:0\"\n[database]\nurl = {url}\n\
          [auth.tokens]\nfile = \"tokens.toml\"\n[policy]\nfile = \"policy.toml\"\n\
          [limits]\nwatchers_per_principal = 10000\n"
     );

@@ -15,7 +15,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::serve::{prepare, stop_signal};
+use super::serve::{prepare, stop_signal, store};
 use crate::{
     auth::tokens,
     config::{
@@ -24,8 +24,11 @@ use crate::{
     },
     embedded::{Cluster, Installation, Keep},
     policy::file::BUILT_IN,
+    store::role::ROLE,
 };
 
+/// The service's login in the database.
+const SERVICE: &str = "service";
 /// The backend that asks.
 const BACKEND: &str = "workspace-server";
 /// The person who decides.
@@ -72,13 +75,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
     let cluster = Cluster::start(&installation, &postgres, &[], Keep::Data).await?;
     cluster.create_database("approvals").await?;
 
-    let config = Config {
+    let mut config = Config {
         server: ServerConfig { listen: arguments.listen, ..ServerConfig::default() },
         database: DatabaseConfig {
             url: cluster.url("approvals"),
             notify_url: String::new(),
             pool_size: 8,
-            migrate_on_start: true,
+            migrate_on_start: false,
             folder: folder.clone(),
         },
         auth: AuthConfig {
@@ -89,6 +92,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
         limits: LimitsConfig::default(),
         retention: RetentionConfig::default(),
     };
+    // The owner makes the schema; the service works as one that cannot change it.
+    store(&config)?.migrate().await?;
+    cluster.add_login(SERVICE, ROLE).await?;
+    config.database.url = cluster.url_as(SERVICE, "approvals");
     let listener = TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 
 use super::serve::store;
-use crate::{config::Config, ledger::Ledger};
+use crate::{config::Config, ledger::Ledger, store::role::ROLE};
 
 pub(super) async fn run(config: PathBuf, status: bool, new_history: bool) -> Result<()> {
     let config = Config::load(&config).map_err(|why| anyhow!(why))?;
@@ -19,6 +19,8 @@ pub(super) async fn run(config: PathBuf, status: bool, new_history: bool) -> Res
         let state = if migration.applied { "applied" } else { "missing" };
         println!("{state:8} {}", migration.name);
     }
+    let state = if store.has_role().await? { "present" } else { "missing" };
+    println!("{state:8} role {ROLE}, for the service's login to be a member of");
     if new_history {
         let ledger = Ledger::new(store.clone());
         for namespace in store.namespaces().await? {

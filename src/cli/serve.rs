@@ -14,7 +14,11 @@ use crate::{
     config::{Config, LimitsConfig, RetentionConfig},
     grpc::{limits::Limits, server::Server},
     keeper::Retention,
-    store::{Failure, Store, StoreConfig, schema::SchemaStatus},
+    store::{
+        Failure, Store, StoreConfig,
+        role::{ROLE, Rights},
+        schema::SchemaStatus,
+    },
 };
 
 /// Between two tries to reach the database at start.
@@ -54,6 +58,11 @@ pub(super) async fn prepare(config: &Config) -> Result<Server> {
     while let Err(failure) = fit(&store, config.database.migrate_on_start).await? {
         tracing::warn!(%failure, "waiting for the database");
         tokio::time::sleep(RETRY).await;
+    }
+    if let Rights::TooMany(name) = store.rights().await? {
+        tracing::warn!(
+            "the database role {name} may rewrite what happened; give the service a login that is a member of {ROLE} only"
+        );
     }
     let drain_grace = Duration::try_from(config.server.drain_grace)?;
     let reflection = config.server.reflection;
@@ -142,6 +151,9 @@ async fn fit(store: &Store, migrate: bool) -> Result<std::result::Result<(), Fai
         }
         Ok(SchemaStatus::NeedsNewerServer(version)) => {
             bail!("the schema needs a server of version {version} or newer")
+        }
+        Ok(SchemaStatus::NotGranted(name)) => {
+            bail!("the database role {name} may not use the schema: run GRANT {ROLE} TO {name}")
         }
         Err(failure @ Failure::Unavailable(_)) => Ok(Err(failure)),
         Err(failure) => Err(failure.into()),

@@ -4,11 +4,11 @@
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::{Failure, Store, log, rows::Columns, transaction::Transaction};
-use crate::{approval::State, names::Namespace};
+use super::{Failure, Store, rows::Columns};
+use crate::names::Namespace;
 
 /// Rows of a table that one transaction deletes.
-const CHUNK: i64 = 1000;
+const CHUNK: i32 = 1000;
 
 const CLOCK: &str = "-- clock()
 SELECT approval_authority.clock()";
@@ -31,45 +31,11 @@ CROSS JOIN LATERAL (
 ) AS a
 WHERE a.id < $1";
 
-/// Keeps a second replica from cutting the same log. Not FOR UPDATE: that would make whoever asks for an approval
-/// wait, since a new row looks up its log.
-const LOCK_FLOOR: &str = "-- lock_floor(): of a log that nobody else is cutting
-SELECT l.floor_revision FROM approval_authority.logs AS l WHERE l.namespace = $1
-FOR NO KEY UPDATE SKIP LOCKED";
+/// The service may delete events and approvals through these two functions alone (`migrations/V7__retention.sql`).
+const CUT: &str = "-- cut_log(): the oldest events\nSELECT approval_authority.cut_log($1, $2, $3)";
 
-const OLDEST: &str = "-- oldest_events(): the beginning of a log
-SELECT e.revision, e.batch_id, e.event_time, a.state FROM approval_authority.events AS e
-CROSS JOIN LATERAL (
-    SELECT a.state FROM approval_authority.approvals AS a
-    WHERE a.namespace = $1 AND a.id = e.approval_id OFFSET 0
-) AS a
-WHERE e.namespace = $1 AND e.revision > $2 ORDER BY e.namespace, e.revision LIMIT $3";
-
-/// With both ends, so that the planner expects few.
-const CUT: &str = "-- cut_log(): deletes the events between two revisions
-DELETE FROM approval_authority.events WHERE namespace = $1 AND revision > $2 AND revision <= $3";
-
-const RAISE_FLOOR: &str = "-- raise_floor(): in the transaction that cuts
-UPDATE approval_authority.logs SET floor_revision = $2, floor_tag = $3
-WHERE namespace = $1 AND floor_revision < $2";
-
-/// Of those whose events are gone, and only once no cooldown hangs on them. A subquery with a LIMIT is an index lookup
-/// for each; NOT EXISTS can become a walk through all events for each.
-const OLD_APPROVALS: &str = "-- old_approvals(): closed ones that nothing refers to any more
-SELECT a.id FROM approval_authority.approvals AS a
-WHERE a.namespace = $1 AND a.id > $2 AND a.id < $3 AND a.state NOT IN ('PENDING', 'APPROVED')
-    AND a.expire_time < $4 AND (a.cooldown_end IS NULL OR a.cooldown_end < $5)
-    AND (SELECT e.revision FROM approval_authority.events AS e
-        WHERE e.namespace = $1 AND e.approval_id = a.id
-        ORDER BY e.namespace, e.approval_id, e.version LIMIT 1) IS NULL
-ORDER BY a.namespace, a.id LIMIT $6 FOR UPDATE SKIP LOCKED";
-
-const OLDEST_TIME: &str = "-- oldest_time(): of what is left of a log
-SELECT e.event_time FROM approval_authority.events AS e
-WHERE e.namespace = $1 ORDER BY e.namespace, e.revision LIMIT 1";
-
-const DELETE_APPROVALS: &str = "-- delete_approvals(): with their verdicts
-DELETE FROM approval_authority.approvals WHERE namespace = $1 AND id = ANY($2)";
+const CLEAR: &str = "-- clear_approvals(): old and closed, with their verdicts
+SELECT approval_authority.clear_approvals($1, $2, $3, $4)";
 
 impl Store {
     /// Namespaces whose logs hold events older than `age`.
@@ -92,13 +58,15 @@ impl Store {
         age: SignedDuration,
     ) -> Result<u64, Failure> {
         let tx = self.begin().await?;
-        let cut = tx.patiently(cut(&tx, namespace, age)).await?;
+        let (name, age) = (namespace.as_str(), milliseconds(age));
+        let row = tx.patiently(tx.query_one(CUT, &[&name, &age, &CHUNK])).await?;
+        let cut: i64 = Columns::of(&row).next()?;
         if cut > 0 {
             tx.commit().await?;
         } else {
             tx.rollback().await?;
         }
-        Ok(cut)
+        u64::try_from(cut).map_err(Failure::corrupt)
     }
 
     /// Deletes at most a chunk of approvals after an id that were closed longer than `age` ago and whose events have
@@ -110,7 +78,9 @@ impl Store {
         after: Uuid,
     ) -> Result<Option<Uuid>, Failure> {
         let tx = self.begin().await?;
-        let last = tx.patiently(clear(&tx, namespace, age, after)).await?;
+        let (name, age) = (namespace.as_str(), milliseconds(age));
+        let row = tx.patiently(tx.query_one(CLEAR, &[&name, &age, &after, &CHUNK])).await?;
+        let last: Option<Uuid> = Columns::of(&row).next()?;
         if last.is_some() {
             tx.commit().await?;
         } else {
@@ -142,49 +112,8 @@ impl Store {
     }
 }
 
-async fn cut(tx: &Transaction, namespace: &Namespace, age: SignedDuration) -> Result<u64, Failure> {
-    let name = namespace.as_str();
-    let Some(row) = tx.query_opt(LOCK_FLOOR, &[&name]).await? else { return Ok(0) };
-    let floor: i64 = Columns::of(&row).next()?;
-    let cutoff = cutoff(Columns::of(&tx.query_one(CLOCK, &[]).await?).next()?, age);
-    let mut last: Option<(i64, i64)> = None;
-    for row in &tx.query(OLDEST, &[&name, &floor, &CHUNK]).await? {
-        let mut columns = Columns::of(row);
-        let (revision, batch_id) = (columns.next()?, columns.next()?);
-        let time: Timestamp = columns.next()?;
-        if time >= cutoff || columns.name(State::parse)?.is_open() {
-            break;
-        }
-        last = Some((revision, log::tag(batch_id)));
-    }
-    let Some((revision, tag)) = last else { return Ok(0) };
-    let cut = tx.execute(CUT, &[&name, &floor, &revision]).await?;
-    match tx.execute(RAISE_FLOOR, &[&name, &revision, &tag]).await? {
-        1 => Ok(cut),
-        raised => Err(Failure::Fault(format!("{raised} floors were raised"))),
-    }
-}
-
-async fn clear(
-    tx: &Transaction,
-    namespace: &Namespace,
-    age: SignedDuration,
-    after: Uuid,
-) -> Result<Option<Uuid>, Failure> {
-    let now: Timestamp = Columns::of(&tx.query_one(CLOCK, &[]).await?).next()?;
-    let cutoff = cutoff(now, age);
-    let name = namespace.as_str();
-    // What was requested since the oldest event that is left still has its events.
-    let oldest = tx.query_opt(OLDEST_TIME, &[&name]).await?;
-    let oldest = oldest.map(|row| Columns::of(&row).next()).transpose()?.unwrap_or(cutoff);
-    let before = first_id(cutoff.min(oldest));
-    let rows = tx.query(OLD_APPROVALS, &[&name, &after, &before, &cutoff, &now, &CHUNK]).await?;
-    let ids: Vec<Uuid> =
-        rows.iter().map(|row| Columns::of(row).next()).collect::<Result<_, _>>()?;
-    if !ids.is_empty() {
-        tx.execute(DELETE_APPROVALS, &[&name, &ids]).await?;
-    }
-    Ok(ids.last().copied())
+fn milliseconds(age: SignedDuration) -> i64 {
+    i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn cutoff(now: Timestamp, age: SignedDuration) -> Timestamp {

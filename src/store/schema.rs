@@ -3,7 +3,10 @@
 use futures_util::StreamExt;
 use refinery::{Migration, Runner};
 
-use super::{Connection, Failure, Store};
+use super::{
+    Connection, Failure, Store,
+    role::{self, Rights},
+};
 
 mod embedded {
     //! `migrations/`, compiled in.
@@ -22,8 +25,10 @@ const SERVER: &str = "-- check_server(): whether the server keeps what it acknow
 SELECT current_setting('fsync'), current_setting('synchronous_commit'),
     current_setting('server_version_num')::integer, pg_is_in_recovery()";
 
-const HAS_SCHEMA: &str = "-- has_schema()
-SELECT to_regclass('approval_authority.schema_compatibility') IS NOT NULL";
+const HAS_SCHEMA: &str = "-- has_schema(): whoever may use it
+SELECT count(*) > 0 FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = 'approval_authority' AND c.relname = 'schema_compatibility'";
 
 const COMPATIBILITY: &str = "-- compatibility(): what each migration asks of servers
 SELECT c.migration, c.oldest_server FROM approval_authority.schema_compatibility AS c";
@@ -40,6 +45,8 @@ pub enum SchemaStatus {
     TooOld(i32),
     /// A migration asks for a newer server than this one.
     NeedsNewerServer(String),
+    /// The session's role, which is named, has not been granted what the service does.
+    NotGranted(String),
 }
 
 /// A migration and whether it is applied.
@@ -89,6 +96,9 @@ impl Store {
         let lease = self.connection().await?;
         if !lease.patiently(lease.query_one(HAS_SCHEMA, &[])).await?.try_get(0)? {
             return Ok(SchemaStatus::TooOld(needed));
+        }
+        if let Rights::TooFew(name) = role::rights(&lease).await? {
+            return Ok(SchemaStatus::NotGranted(name));
         }
         let rows = lease.patiently(lease.query(COMPATIBILITY, &[])).await?;
         let own = version(env!("CARGO_PKG_VERSION"))?;
@@ -151,6 +161,7 @@ impl Store {
         client.batch_execute("SET lock_timeout = '2s'").await?;
         client.batch_execute("CREATE SCHEMA IF NOT EXISTS approval_authority").await?;
         let report = runner().run_async(&mut client).await.map_err(fault)?;
+        role::grant(&client).await?;
         Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
     }
 

@@ -11,12 +11,15 @@ use std::{
 use approval_authority::{
     config::program_folders,
     embedded::{Cluster, Installation, Keep},
-    store::{Store, StoreConfig},
+    store::{Store, StoreConfig, role::ROLE},
 };
 use tokio_postgres::{Client, NoTls};
 
 /// The migrated database that the tests' are copied from.
 const TEMPLATE: &str = "migrated";
+
+/// The login that the service has in tests.
+const SERVICE: &str = "service";
 
 /// Many servers and clients share the cluster.
 const SETTINGS: &[&str] = &["max_connections=600", "shared_buffers=256MB", "max_wal_size=4GB"];
@@ -26,7 +29,10 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 /// A database with the schema and nothing in it.
 pub struct Database {
+    /// For the service, which may do what it does and no more.
     pub url: String,
+    /// For what tests do beside it.
+    pub owner_url: String,
     name: String,
 }
 
@@ -41,7 +47,7 @@ impl Database {
         let client = connect(&cluster.url("postgres")).await;
         let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
         client.batch_execute(&create).await.expect("a database");
-        Self { url: cluster.url(&name), name }
+        Self { url: cluster.url_as(SERVICE, &name), owner_url: cluster.url(&name), name }
     }
 
     /// Drops it, for tests that make many.
@@ -61,7 +67,7 @@ impl Database {
 
     /// A connection of the test's own, beside the service.
     pub async fn connect(&self) -> Client {
-        connect(&self.url).await
+        connect(&self.owner_url).await
     }
 
     /// The first column of the first row.
@@ -91,6 +97,11 @@ impl Database {
 
     pub fn store(&self) -> Store {
         store(&self.url)
+    }
+
+    /// A store that may migrate.
+    pub fn owners_store(&self) -> Store {
+        store(&self.owner_url)
     }
 }
 
@@ -132,6 +143,7 @@ fn cluster() -> &'static Cluster {
                 let cluster = cluster.expect("a cluster");
                 cluster.create_database(TEMPLATE).await.expect("a database");
                 store(&cluster.url(TEMPLATE)).migrate().await.expect("migrated");
+                cluster.add_login(SERVICE, ROLE).await.expect("the service's login");
                 cluster
             })
         });

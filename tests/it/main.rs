@@ -6,6 +6,7 @@ mod certificates;
 mod commands;
 mod cycle;
 mod database;
+mod database_role;
 mod database_tls;
 mod failover;
 mod feed;

@@ -53,7 +53,7 @@ async fn up_down_up() {
     let database = Database::new().await;
     let up = shape(&database).await;
     assert!(up.contains("approvals_one_open_per_operation"));
-    let store = database.store();
+    let store = database.owners_store();
     let known = store.migrations().await.expect("the history");
     assert_eq!(known.len(), reversals().len(), "each has its reversal");
 
@@ -81,7 +81,7 @@ async fn two_that_migrate_at_once_both_succeed() {
     for (_, sql) in reversals() {
         client.batch_execute(&sql).await.expect("reverted");
     }
-    let (one, two) = (store(&database.url), store(&database.url));
+    let (one, two) = (store(&database.owner_url), store(&database.owner_url));
     let (first, second) = tokio::join!(one.migrate(), two.migrate());
     first.expect("migrated");
     second.expect("migrated");
@@ -202,7 +202,7 @@ async fn a_database_in_use_is_migrated_and_keeps_what_it_has() {
     for (_, reversal) in &down_to_statistics {
         client.batch_execute(reversal).await.expect("reverted");
     }
-    let again = database.store().migrate().await.expect("migrated");
+    let again = database.owners_store().migrate().await.expect("migrated");
     assert_eq!(again.len(), down_to_statistics.len());
     server.caller("alice").await.approve(&id(&held)).await;
 }

@@ -111,8 +111,10 @@ async fn it_asks_for_a_migration_or_makes_it() {
     let drop = "DROP SCHEMA approval_authority CASCADE";
     database.connect().await.batch_execute(drop).await.expect("dropped");
     let folder = tempfile::tempdir().expect("a folder");
-    let config = write_deployment(folder.path(), &database.url, "");
+    write_deployment(folder.path(), &database.url, "");
     assert!(refuses(folder.path()).await.contains("migrate"), "an empty database");
+    let owners = tempfile::tempdir().expect("a folder");
+    let config = write_deployment(owners.path(), &database.owner_url, "");
 
     let migrate = |status: bool| {
         let mut command = program();
@@ -128,7 +130,9 @@ async fn it_asks_for_a_migration_or_makes_it() {
     };
     assert!(migrate(true).await.contains("missing  V1__ledger"));
     assert!(migrate(false).await.contains("applied V1__ledger"));
-    assert!(migrate(true).await.contains("applied  V1__ledger"));
+    let status = migrate(true).await;
+    assert!(status.contains("applied  V1__ledger"));
+    assert!(status.contains("present  role approval_authority_service"));
     Process::serve(&database.url).await;
 }
 
@@ -146,7 +150,7 @@ async fn it_waits_for_a_database_that_is_not_there_yet() {
     let stdout = child.stdout.take().expect("piped");
     let name = later.rsplit('=').next().expect("a name");
     let old = database.url.rsplit('=').next().expect("a name");
-    let admin = crate::database::connect(&database.url.replace(old, "postgres")).await;
+    let admin = crate::database::connect(&database.owner_url.replace(old, "postgres")).await;
     let create = format!("CREATE DATABASE {name} TEMPLATE {old}");
     admin.batch_execute(&create).await.expect("created");
     let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(stdout));

@@ -16,7 +16,7 @@ async fn end_of_log(caller: &Caller) -> String {
 
 async fn new_history(database: &Database) -> String {
     let folder = tempfile::tempdir().expect("a folder");
-    let config = write_deployment(folder.path(), &database.url, "");
+    let config = write_deployment(folder.path(), &database.owner_url, "");
     let mut migrate = program();
     migrate.arg("migrate").arg("--config").arg(config).arg("--new-history");
     let output = migrate.output().await.expect("the program");
