@@ -188,7 +188,7 @@ async fn page(
     limit: i64,
 ) -> Result<Vec<Approval>, Failure> {
     let namespace = namespace.as_str();
-    let states = if filter.states.is_empty() { &State::ALL } else { &filter.states[..] };
+    let states = if filter.states.is_empty() { State::ALL } else { &filter.states[..] };
     // Each once: a page of each is read.
     let states: BTreeSet<&str> = states.iter().map(|state| state.as_str()).collect();
     let states = Vec::from_iter(states);
