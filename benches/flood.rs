@@ -3,8 +3,6 @@
 //!
 //! Every call asks for something new, and so is a commit. Who is refused asks again at once, as no client should.
 
-// What other benches need of it.
-#[allow(dead_code)]
 mod bench;
 
 use std::{
