@@ -358,4 +358,6 @@ pub fn default_data_dir() -> PathBuf {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::names::{Action, WorkspaceId};
+use crate::{
+    names::{Action, WorkspaceId},
+    visible::Visible,
+};
 
 /// Longest context in canonical form, in bytes.
 pub const CONTEXT_BYTES: usize = 64 * 1024;
@@ -139,8 +142,8 @@ fn check(value: &Value, level: usize, path: &mut Vec<String>) -> Result<(), Stri
             // Above 2^53 - 1 every double is an integer, so the bound refuses all of them.
             Some(n) if n.is_finite() && n.abs() <= LARGEST_INTEGER => Ok(()),
             _ => Err(format!(
-                "holds at {:?} a number beyond +/-(2^53 - 1); send it as a string",
-                beginning(path)
+                "holds at {} a number beyond +/-(2^53 - 1); send it as a string",
+                place(path)
             )),
         },
         Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
@@ -149,18 +152,18 @@ fn check(value: &Value, level: usize, path: &mut Vec<String>) -> Result<(), Stri
 
 fn check_level(level: usize, path: &[String]) -> Result<(), String> {
     if level > CONTEXT_LEVELS {
-        return Err(format!(
-            "is more than {CONTEXT_LEVELS} levels deep below {:?}",
-            beginning(path)
-        ));
+        return Err(format!("is more than {CONTEXT_LEVELS} levels deep below {}", place(path)));
     }
     Ok(())
 }
 
-/// Enough of a path to find the place; names in a context can be as long as the context.
-fn beginning(path: &[String]) -> String {
-    path.concat().chars().take(80).collect()
+/// As much of a path as it takes to find the place: names in a context can be as long as the context, and hold anything.
+pub(crate) fn place(path: &[String]) -> String {
+    let beginning: String = path.concat().chars().take(80).collect();
+    format!("\"{}\"", Visible(&beginning))
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@ mod connections;
 pub mod convert;
 mod deadline;
 pub mod fields;
+#[cfg(test)]
+mod fuzz;
 mod guard;
 pub mod limits;
 pub mod listener;

@@ -39,6 +39,8 @@ pub mod duration;
 pub mod embedded;
 pub mod error;
 pub mod feed;
+#[cfg(test)]
+mod fuzz;
 pub mod grpc;
 pub mod keeper;
 pub mod ledger;

@@ -253,3 +253,6 @@ impl Issuers {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -135,6 +135,8 @@ pub fn entry(subject: &str, token: &str, groups: &[&str]) -> Result<String, Stri
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -113,6 +113,8 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use super::*;
 

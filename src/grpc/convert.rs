@@ -193,3 +193,6 @@ fn value(json: serde_json::Value) -> Value {
     };
     Value { kind: Some(kind) }
 }
+
+#[cfg(test)]
+pub(super) mod fuzz;

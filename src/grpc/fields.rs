@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     approval::{Decision, OperationResult, State},
-    digest::{Context, RequestHash},
+    digest::{Context, RequestHash, place},
     error::{Error, Violation},
     names::{Namespace, Text},
     proto,
@@ -15,8 +15,9 @@ use crate::{
 /// Longest wait for a decision.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// Violations that an error names at most.
-const VIOLATIONS: usize = 40;
+/// Names in one list that an error blames at most, which is more than anybody reads: all that is told has to fit into what a
+/// client takes in headers, and no list keeps it from what is wrong with other fields.
+const BLAMED: usize = 20;
 
 /// Values in a list of enums at most.
 const ENUM_VALUES: usize = 100;
@@ -46,12 +47,8 @@ impl Fields {
         self.check(field, parse(text)).map(Some)
     }
 
-    /// Puts a violation on record; of a great many the first few dozen, which is more than anybody reads and as
-    /// much as a client takes in a header.
+    /// Puts a violation on record.
     pub fn refuse(&mut self, field: &str, description: impl Into<String>) {
-        if self.violations.len() >= VIOLATIONS {
-            return;
-        }
         self.violations
             .push(Violation { field: field.to_owned(), description: description.into() });
     }
@@ -151,7 +148,7 @@ impl Fields {
         self.check(field, few.then_some(()).ok_or_else(why))
     }
 
-    /// Names in a list; at most 1,000.
+    /// Names in a list; at most 1,000. Of those that are wrong the first few are told.
     pub fn names<T>(
         &mut self,
         field: &str,
@@ -162,12 +159,18 @@ impl Fields {
             self.refuse(field, "must not hold more than 1,000 names");
             return None;
         }
-        let before = self.violations.len();
-        let mut names = Vec::new();
+        let (mut names, mut wrong) = (Vec::new(), 0);
         for (index, text) in texts.iter().enumerate() {
-            names.extend(self.check(&format!("{field}[{index}]"), parse(text)));
+            match parse(text) {
+                Ok(name) => names.push(name),
+                Err(_) if wrong == BLAMED => break,
+                Err(why) => {
+                    wrong += 1;
+                    self.refuse(&format!("{field}[{index}]"), why);
+                }
+            }
         }
-        (self.violations.len() == before).then_some(names)
+        (wrong == 0).then_some(names)
     }
 
     /// How long to wait for a decision.
@@ -217,7 +220,7 @@ fn json(value: Value, path: &mut Vec<String>) -> Result<serde_json::Value, Strin
         Some(Kind::StringValue(text)) => text.into(),
         Some(Kind::NumberValue(number)) => match Number::from_f64(number) {
             Some(number) => serde_json::Value::Number(number),
-            None => return Err(format!("holds at {:?} a number that is not finite", cut(path))),
+            None => return Err(format!("holds at {} a number that is not finite", place(path))),
         },
         Some(Kind::StructValue(object)) => serde_json::Value::Object(members(object, path)?),
         Some(Kind::ListValue(list)) => {
@@ -229,11 +232,6 @@ fn json(value: Value, path: &mut Vec<String>) -> Result<serde_json::Value, Strin
             }
             serde_json::Value::Array(items)
         }
-        None => return Err(format!("holds at {:?} a value of no kind", cut(path))),
+        None => return Err(format!("holds at {} a value of no kind", place(path))),
     })
-}
-
-/// Enough of a path to find the place; names in a context can be as long as the context.
-fn cut(path: &[String]) -> String {
-    path.concat().chars().take(80).collect()
 }

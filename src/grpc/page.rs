@@ -38,3 +38,6 @@ fn binding(list: &impl std::fmt::Debug, last: &[u8]) -> [u8; BINDING] {
     binding.copy_from_slice(&digest[..BINDING]);
     binding
 }
+
+#[cfg(test)]
+mod fuzz;

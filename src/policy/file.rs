@@ -312,4 +312,6 @@ impl Checker<'_> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
