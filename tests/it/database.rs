@@ -47,7 +47,7 @@ impl Database {
         let client = connect(&cluster.url("postgres")).await;
         let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
         client.batch_execute(&create).await.expect("a database");
-        Self { url: cluster.url_as(SERVICE, &name), owner_url: cluster.url(&name), name }
+        Self { url: service_url(cluster, &name), owner_url: cluster.url(&name), name }
     }
 
     /// Drops it, for tests that make many.
@@ -105,6 +105,19 @@ impl Database {
     }
 }
 
+/// Makes a database with the schema on a cluster of a test's own; returns how the service connects to it.
+pub async fn deploy(cluster: &Cluster, name: &str) -> String {
+    cluster.create_database(name).await.expect("a database");
+    store(&cluster.url(name)).migrate().await.expect("migrated");
+    cluster.add_login(SERVICE, ROLE).await.expect("the service's login");
+    service_url(cluster, name)
+}
+
+/// How the service connects.
+pub fn service_url(cluster: &Cluster, name: &str) -> String {
+    cluster.url_as(SERVICE, name)
+}
+
 /// A connection that is driven in the background.
 pub async fn connect(url: &str) -> Client {
     let (client, driver) = tokio_postgres::connect(url, NoTls).await.expect("a connection");
@@ -141,9 +154,7 @@ fn cluster() -> &'static Cluster {
                 let cluster =
                     Cluster::start(&installation(), &folder, SETTINGS, Keep::Nothing).await;
                 let cluster = cluster.expect("a cluster");
-                cluster.create_database(TEMPLATE).await.expect("a database");
-                store(&cluster.url(TEMPLATE)).migrate().await.expect("migrated");
-                cluster.add_login(SERVICE, ROLE).await.expect("the service's login");
+                deploy(&cluster, TEMPLATE).await;
                 cluster
             })
         });

@@ -17,7 +17,7 @@ use tokio_postgres::Client;
 use tonic::{Code, Status};
 
 use crate::{
-    database::{cluster_folder, connect, installation, store},
+    database::{cluster_folder, connect, deploy, installation, service_url},
     harness::{id, refusal, request, told},
     processes::{Silence, processes, signal},
     server::TestServer,
@@ -35,8 +35,7 @@ impl Pair {
         let folder = cluster_folder();
         let primary =
             Cluster::start(&installation(), &folder, &[], Keep::Nothing).await.expect("started");
-        primary.create_database("approvals").await.expect("created");
-        store(&primary.url("approvals")).migrate().await.expect("migrated");
+        deploy(&primary, "approvals").await;
 
         // Within the primary's folder, and so removed with it.
         let standby_folder = folder.join("standby");
@@ -116,7 +115,7 @@ fn assert_unknown<T: std::fmt::Debug>(answer: Result<T, Status>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_standby_has_not_confirmed_is_not_answered_as_done() {
     let pair = Pair::start().await;
-    let server = TestServer::on(&pair.primary.url("approvals")).await;
+    let server = TestServer::on(&service_url(&pair.primary, "approvals")).await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
     let approved = id(&backend.require("w1", "delete_workspace").await);
     alice.approve(&approved).await;
@@ -156,7 +155,7 @@ async fn what_the_standby_has_not_confirmed_is_not_answered_as_done() {
 
     let (dead, promoted) = pair.fail_over().await;
     drop(silence);
-    let server = TestServer::on(&promoted.url("approvals")).await;
+    let server = TestServer::on(&service_url(&promoted, "approvals")).await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
     let decided = alice.approvals.clone().decide(decide).await.expect("decided").into_inner();
     assert_eq!(
@@ -175,7 +174,7 @@ async fn what_the_standby_has_not_confirmed_is_not_answered_as_done() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_standby_confirms_in_time_is_answered() {
     let pair = Pair::start().await;
-    let server = TestServer::on(&pair.primary.url("approvals")).await;
+    let server = TestServer::on(&service_url(&pair.primary, "approvals")).await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
     let approved = id(&backend.require("w1", "delete_workspace").await);
     alice.approve(&approved).await;
@@ -195,7 +194,7 @@ async fn what_the_standby_confirms_in_time_is_answered() {
     assert_eq!(told(&through), (Outcome::Approved, ApprovalState::Consumed));
 
     let (dead, promoted) = pair.fail_over().await;
-    let server = TestServer::on(&promoted.url("approvals")).await;
+    let server = TestServer::on(&service_url(&promoted, "approvals")).await;
     let again = server.caller("backend").await.require("w1", "delete_workspace").await;
     assert_eq!(again.outcome(), Outcome::Pending, "what was acknowledged survived");
     promoted.stop();
@@ -207,7 +206,7 @@ async fn what_the_standby_confirms_in_time_is_answered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_verdict_is_as_durable_as_the_first() {
     let pair = Pair::start().await;
-    let server = TestServer::on(&pair.primary.url("approvals")).await;
+    let server = TestServer::on(&service_url(&pair.primary, "approvals")).await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
     let held = id(&backend.require("w1", "delete_workspace").await);
 
@@ -227,7 +226,7 @@ async fn a_repeated_verdict_is_as_durable_as_the_first() {
     assert_eq!(denied.state(), ApprovalState::Denied);
 
     let (dead, promoted) = pair.fail_over().await;
-    let server = TestServer::on(&promoted.url("approvals")).await;
+    let server = TestServer::on(&service_url(&promoted, "approvals")).await;
     let refused = server.caller("backend").await.require("w1", "delete_workspace").await;
     assert_eq!(refused.outcome(), Outcome::Denied, "no is no");
     promoted.stop();

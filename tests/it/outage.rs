@@ -9,7 +9,7 @@ use approval_authority::{
 use tonic::{Code, Status};
 
 use crate::{
-    database::{cluster_folder, installation, store},
+    database::{cluster_folder, deploy, installation, store},
     harness::{Caller, id, refusal, request},
     processes::Silence,
     server::TestServer,
@@ -45,9 +45,7 @@ async fn until_answered(backend: &Caller, workspace: &str) -> proto::RequireAppr
 async fn every_call_ends_in_unavailable_and_the_service_recovers_by_itself() {
     let folder = cluster_folder();
     let cluster = Cluster::start(&installation(), &folder, &[], Keep::Data).await.expect("started");
-    cluster.create_database("approvals").await.expect("created");
-    let url = cluster.url("approvals");
-    store(&url).migrate().await.expect("migrated");
+    let url = deploy(&cluster, "approvals").await;
     let server = TestServer::on(&url).await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
     let admin = server.caller("admin").await;
@@ -86,9 +84,7 @@ async fn a_database_that_stops_answering_holds_nobody_past_the_deadline() {
     let folder = cluster_folder();
     let cluster =
         Cluster::start(&installation(), &folder, &[], Keep::Nothing).await.expect("started");
-    cluster.create_database("approvals").await.expect("created");
-    let url = cluster.url("approvals");
-    store(&url).migrate().await.expect("migrated");
+    let url = deploy(&cluster, "approvals").await;
     let server = TestServer::on(&url).await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
     let approved = id(&backend.require("w1", "delete_workspace").await);

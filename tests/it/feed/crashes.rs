@@ -24,7 +24,7 @@ use super::{
     check::{self, Asked, check_log, check_resumed, check_stream},
 };
 use crate::{
-    database::{cluster_folder, installation, store},
+    database::{cluster_folder, deploy, installation},
     harness::{Caller, id, request},
     processes::{processes, signal},
     proxy::{Fate, Proxy},
@@ -54,9 +54,7 @@ impl Scene {
     async fn new() -> Self {
         let folder = cluster_folder();
         let cluster = run(&folder, Keep::Data).await;
-        cluster.create_database("approvals").await.expect("created");
-        let url = cluster.url("approvals");
-        store(&url).migrate().await.expect("migrated");
+        let url = deploy(&cluster, "approvals").await;
         let proxy = Proxy::new(&url).await;
         let (one, two) = tokio::join!(Process::serve(&proxy.url), Process::serve(&url));
         Self { folder, cluster, proxy, servers: [one, two] }
