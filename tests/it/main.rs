@@ -10,6 +10,7 @@ mod database_role;
 mod database_tls;
 mod failover;
 mod feed;
+mod fuzz;
 mod harness;
 mod history;
 mod issuer;
