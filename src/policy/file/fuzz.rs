@@ -9,7 +9,7 @@ type Known = &'static [(&'static str, &'static [&'static str])];
 
 const RULE: Known = &[
     ("description", &["\"What it does\""]),
-    ("approvals_required", &["1", "2", "3"]),
+    ("approvals_required", &["1", "1", "2", "2", "3", "0"]),
     ("pending_ttl", &["\"24h\"", "\"1s\""]),
     ("approved_ttl", &["\"1h\""]),
     ("deny_cooldown", &["\"15m\"", "\"0s\""]),
