@@ -8,7 +8,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 checks := fmt check-architecture check-sql test-checks buf clippy deny
 
 .DEFAULT_GOAL := run
-.PHONY: run test bench lint $(checks) list-checks linker help
+.PHONY: run test bench lint advisories $(checks) list-checks linker help
 
 run: linker ## start the service for trying it out; ARGS="--listen 127.0.0.1:50052" goes to `dev`
 	pg_bin=$$(scripts/postgres) && PG_BIN=$$pg_bin cargo run --locked -- dev $(ARGS)
@@ -33,6 +33,9 @@ buf: ## check the style of the contract
 
 deny: ## check licences, sources and unwanted crates
 	deny=$$(scripts/cargo-deny) && "$$deny" --locked check bans licenses sources
+
+advisories: ## check dependencies for known vulnerabilities, whose list is fetched; not a part of lint
+	deny=$$(scripts/cargo-deny) && "$$deny" --locked check advisories
 
 check-architecture: ## check the direction of dependencies
 	scripts/check-architecture

@@ -34,6 +34,7 @@ mod rights;
 mod rng;
 mod rules;
 mod secrets;
+mod security;
 mod server;
 mod service;
 mod settling;
