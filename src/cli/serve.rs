@@ -59,11 +59,6 @@ pub(super) async fn prepare(config: &Config) -> Result<Server> {
         tracing::warn!(%failure, "waiting for the database");
         tokio::time::sleep(RETRY).await;
     }
-    if let Rights::TooMany(name) = store.rights().await? {
-        tracing::warn!(
-            "the database role {name} may rewrite what happened; give the service a login that is a member of {ROLE} only"
-        );
-    }
     let drain_grace = Duration::try_from(config.server.drain_grace)?;
     let reflection = config.server.reflection;
     let RetentionConfig { closed_approvals, events } = config.retention;
@@ -132,20 +127,26 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>> {
     })
 }
 
+type Fit = std::result::Result<(), Failure>;
+
 /// Whether the schema fits this server; the inner error is a database that may be there later.
-async fn fit(store: &Store, migrate: bool) -> Result<std::result::Result<(), Failure>> {
+async fn fit(store: &Store, migrate: bool) -> Result<Fit> {
     let status = match store.schema_status().await {
-        Ok(SchemaStatus::TooOld(_)) if migrate => match store.migrate().await {
+        Ok(SchemaStatus::TooOld(needed)) if migrate => match store.migrate().await {
             Ok(applied) => {
                 tracing::info!(?applied, "migrated");
                 store.schema_status().await
             }
+            Err(Failure::Denied(why)) => bail!(
+                "the schema lacks migrations up to V{needed}, and the role of database.url may not apply them: {why}; \
+                 run `approval-authority migrate` as the owner of the schema"
+            ),
             Err(failure) => Err(failure),
         },
         status => status,
     };
     match status {
-        Ok(SchemaStatus::Fits) => Ok(Ok(())),
+        Ok(SchemaStatus::Fits) => warn_of_rights(store).await,
         Ok(SchemaStatus::TooOld(needed)) => {
             bail!("the schema lacks migrations up to V{needed}: run `approval-authority migrate`")
         }
@@ -155,7 +156,27 @@ async fn fit(store: &Store, migrate: bool) -> Result<std::result::Result<(), Fai
         Ok(SchemaStatus::NotGranted(name)) => {
             bail!("the database role {name} may not use the schema: run GRANT {ROLE} TO {name}")
         }
-        Err(failure @ Failure::Unavailable(_)) => Ok(Err(failure)),
-        Err(failure) => Err(failure.into()),
+        Err(failure) => later(failure),
+    }
+}
+
+/// A service that can do more than it needs works as well, and its password is worth more to a thief. Not refused: who
+/// has one login for all, as migrate_on_start needs, has chosen so.
+async fn warn_of_rights(store: &Store) -> Result<Fit> {
+    match store.rights().await {
+        Ok(Rights::TooMany { name, beyond }) => tracing::warn!(
+            "the database role {name} may do what the service never does: {beyond}; \
+             give the service a login that is a member of {ROLE} only"
+        ),
+        Ok(Rights::Fit | Rights::TooFew(_)) => {}
+        Err(failure) => return later(failure),
+    }
+    Ok(Ok(()))
+}
+
+fn later(failure: Failure) -> Result<Fit> {
+    match failure {
+        Failure::Unavailable(_) => Ok(Err(failure)),
+        failure => Err(failure.into()),
     }
 }

@@ -12,6 +12,8 @@ pub enum Failure {
     /// The database refused a statement, or holds what it should not. Nothing was changed; trying the same
     /// again will not help.
     Fault(String),
+    /// The role that we work as may not do this. Nothing was changed; it needs other rights, or another role.
+    Denied(String),
     /// Another transaction held what this one needs for too long. Nothing was changed.
     Busy(String),
     /// COMMIT was sent and its outcome is not known.
@@ -38,6 +40,7 @@ impl std::fmt::Display for Failure {
             Self::Unavailable(why) => write!(f, "database unavailable: {why}"),
             Self::Busy(why) => write!(f, "database busy: {why}"),
             Self::Fault(why) => write!(f, "database fault: {why}"),
+            Self::Denied(why) => write!(f, "not allowed in the database: {why}"),
             Self::Unknown => f.write_str("the outcome of COMMIT is unknown"),
             Self::NoLog => f.write_str("the namespace has no log"),
         }
@@ -54,6 +57,7 @@ impl From<tokio_postgres::Error> for Failure {
             Some(&(SqlState::LOCK_NOT_AVAILABLE | SqlState::QUERY_CANCELED)) => {
                 Self::Busy(describe(&error))
             }
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Self::Denied(describe(&error)),
             Some(code) if is_transient(code) => Self::Unavailable(describe(&error)),
             Some(_) => Self::Fault(describe(&error)),
         }
@@ -68,7 +72,7 @@ impl From<Failure> for Error {
                 Self::StoreUnavailable
             }
             Failure::Unknown => Self::OutcomeUnknown,
-            Failure::Fault(_) | Failure::NoLog => Self::internal(failure),
+            Failure::Fault(_) | Failure::Denied(_) | Failure::NoLog => Self::internal(failure),
         }
     }
 }

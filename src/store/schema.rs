@@ -5,7 +5,7 @@ use refinery::{Migration, Runner};
 
 use super::{
     Connection, Failure, Store,
-    role::{self, Rights},
+    role::{self, Rights, RoleState},
 };
 
 mod embedded {
@@ -124,13 +124,22 @@ impl Store {
                     applied.extend(names);
                     break;
                 }
-                Err(failure) if attempt < most && !matches!(failure, Failure::Unavailable(_)) => {
+                Err(failure @ (Failure::Unavailable(_) | Failure::Denied(_))) => {
+                    return Err(failure);
+                }
+                Err(failure) if attempt < most => {
                     tracing::info!(%failure, "migrating again");
                 }
                 Err(failure) => return Err(failure),
             }
         }
         Ok(applied)
+    }
+
+    /// Whether the service's role is there, and has what it is to have and no more. For the schema's owner.
+    pub async fn role_state(&self) -> Result<RoleState, Failure> {
+        let complete = self.migrations().await?.iter().all(|migration| migration.applied);
+        role::state(&self.unpooled().await?, complete).await
     }
 
     /// Every migration that this server knows, and whether it is applied.
@@ -159,6 +168,8 @@ impl Store {
         let mut client = self.unpooled().await?;
         // A migration that waits for a lock has everybody wait behind it: better it gives up and tries again.
         client.batch_execute("SET lock_timeout = '2s'").await?;
+        // Before anything is changed: no schema is left without it.
+        role::ensure(&client).await?;
         client.batch_execute("CREATE SCHEMA IF NOT EXISTS approval_authority").await?;
         let report = runner().run_async(&mut client).await.map_err(fault)?;
         role::grant(&client).await?;

@@ -8,7 +8,7 @@ use approval_authority::{
 };
 
 use crate::{
-    database::{Database, cluster_folder, connect, installation, store},
+    database::{Database, cluster_folder, connect, deploy, installation, store},
     harness::{TestServer, id, request},
 };
 
@@ -170,9 +170,7 @@ async fn a_server_that_forgets_what_it_acknowledged_is_refused() {
 async fn a_server_that_begins_to_forget_is_noticed_by_the_next_change() {
     let folder = cluster_folder();
     let cluster = Cluster::start(&installation(), &folder, &[], Keep::Nothing).await.expect("it");
-    cluster.create_database("approvals").await.expect("created");
-    store(&cluster.url("approvals")).migrate().await.expect("migrated");
-    let server = TestServer::on(&cluster.url("approvals")).await;
+    let server = TestServer::on(&deploy(&cluster, "approvals").await).await;
     let backend = server.caller("backend").await;
     backend.require("w1", "delete_workspace").await;
     let admin = connect(&cluster.url("postgres")).await;

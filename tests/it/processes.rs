@@ -61,7 +61,7 @@ impl Drop for Silence {
 }
 
 /// What a `serve` that refuses to start says.
-async fn refuses(folder: &std::path::Path) -> String {
+pub async fn refuses(folder: &std::path::Path) -> String {
     let mut command = program();
     command.arg("serve").arg("--config").arg(folder.join("approval-authority.toml"));
     let output = command.stderr(Stdio::piped()).output().await.expect("the program");
@@ -132,7 +132,7 @@ async fn it_asks_for_a_migration_or_makes_it() {
     assert!(migrate(false).await.contains("applied V1__ledger"));
     let status = migrate(true).await;
     assert!(status.contains("applied  V1__ledger"));
-    assert!(status.contains("present  role approval_authority_service"));
+    assert!(status.contains("granted  role approval_authority_service"));
     Process::serve(&database.url).await;
 }
 
