@@ -167,7 +167,7 @@ fn a_policy_says_what_stands_there_or_is_refused() {
 #[test]
 fn depth_is_refused_or_taken_and_survived() {
     let open = proptest::sample::select(vec!["[", "{a=", "a.", "[a.", "a.b.", "\"\".", "[["]);
-    let cases = (open, prop_oneof![30 => 0..500usize, 1 => 0..20_000usize], any::<bool>());
+    let cases = (open, prop_oneof![30 => 0..500usize, 1 => 0..4_000usize], any::<bool>());
     run("deep policies", &["refused"], cases, |(open, times, close)| {
         let key = if open.starts_with(['[', '{']) { "unlisted_actions = " } else { "" };
         let end = if close { "x = 1" } else { "" };
