@@ -9,6 +9,7 @@ mod database;
 mod database_tls;
 mod failover;
 mod feed;
+mod gate;
 mod harness;
 mod history;
 mod issuer;
