@@ -33,6 +33,8 @@
 //! let Outcome::Permitted(permit) = gate.require(Operation::new("w1", "delete_workspace")).await;
 //! # }
 //! ```
+//!
+//! [`layer`] gates the routes of an HTTP server.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -49,6 +51,7 @@ use crate::proto::{self, Decision, ReportResultRequest, RequireApprovalRequest};
 mod answer;
 mod builder;
 mod calls;
+pub mod layer;
 mod operation;
 mod token;
 

@@ -18,6 +18,7 @@ use crate::{
 
 mod errors;
 mod fake;
+mod http;
 mod retries;
 mod secured;
 

@@ -43,3 +43,7 @@ mod wake_ups;
 mod walkthrough;
 mod watch;
 mod workspaces;
+
+#[allow(dead_code)] // its main()
+#[path = "../../examples/workspace_server.rs"]
+mod workspace_server;
