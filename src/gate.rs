@@ -34,7 +34,7 @@
 //! # }
 //! ```
 //!
-//! [`layer`] gates the routes of an HTTP server.
+//! [`layer`] gates the routes of an HTTP server; [`subscribe`] follows what happens to approvals.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -53,6 +53,7 @@ mod builder;
 mod calls;
 pub mod layer;
 mod operation;
+pub mod subscribe;
 mod token;
 
 /// A gate. Cheap to clone; clones share their connections.

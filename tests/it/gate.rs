@@ -21,6 +21,7 @@ mod fake;
 mod http;
 mod retries;
 mod secured;
+mod subscribing;
 
 /// A file with a token, which can be replaced.
 pub struct Token(TempDir);
