@@ -106,8 +106,9 @@ async fn peers_that_are_no_authority_hold_what_they_are_asked() {
         let _ = connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     })
     .await;
-    for peer in [gone, closes, silent, speaks_http_1] {
-        let fault = fault_of(peer, "backend", operation("w1")).await;
+    let peers = [gone, closes, silent, speaks_http_1];
+    let faults = peers.map(|peer| fault_of(peer, "backend", operation("w1")));
+    for fault in futures_util::future::join_all(faults).await {
         assert!(matches!(fault, Fault::Unreachable(_)), "{fault:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! The layer in front of HTTP routes: the example as it stands, and what it leaves alone.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use approval_authority::{
     gate::{
@@ -45,7 +45,8 @@ async fn reported(viewer: &Caller, id: &str) -> proto::Result {
     request.event_types = vec![EventType::ResultReported.into()];
     let mut stream = viewer.watch(request).await.expect("a stream");
     loop {
-        let message = watch::next(&mut stream).await.message;
+        let next = tokio::time::timeout(Duration::from_secs(30), watch::next(&mut stream)).await;
+        let message = next.expect("in time").message;
         if let Some(proto::watch_approvals_response::Message::Event(event)) = message {
             let approval = event.approval.expect("it");
             if approval.id == id {

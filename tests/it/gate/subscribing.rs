@@ -1,5 +1,7 @@
 //! A subscription goes on, whatever ends its stream.
 
+use std::time::Duration;
+
 use approval_authority::{
     gate::{
         Gate,
@@ -7,6 +9,8 @@ use approval_authority::{
     },
     proto,
 };
+
+use tokio::time::timeout;
 
 use super::{Token, gate_of, to};
 use crate::{
@@ -16,6 +20,9 @@ use crate::{
     watch::{after, from},
 };
 
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The viewer's gate.
 async fn viewer(server: std::net::SocketAddr) -> Gate {
     gate_of("viewer", &[server], |gate| gate).await
@@ -24,7 +31,8 @@ async fn viewer(server: std::net::SocketAddr) -> Gate {
 /// The next event and its cursor.
 async fn event(subscription: &mut Subscription) -> (proto::ApprovalEvent, String) {
     loop {
-        let (message, cursor) = subscription.next().await.expect("it goes on");
+        let next = timeout(PATIENCE, subscription.next()).await.expect("in time");
+        let (message, cursor) = next.expect("it goes on");
         assert!(!cursor.is_empty());
         if let Message::Event(event) = message {
             return (event, cursor);
@@ -96,7 +104,8 @@ async fn it_ends_only_where_it_cannot_go_on_and_says_why() {
         cursors.push(event(&mut subscription).await.1);
     }
     let ended = async |request: WatchApprovalsRequest| {
-        gate.subscribe(request).next().await.expect_err("it cannot go on")
+        let ended = timeout(PATIENCE, async { gate.subscribe(request).next().await }).await;
+        ended.expect("in time").expect_err("it cannot go on")
     };
     assert!(matches!(ended(after("no cursor")).await, Ended::CursorInvalid));
     let both = WatchApprovalsRequest { start: Start::Oldest.into(), ..after(&cursors[0]) };
