@@ -5,7 +5,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # Cheap ones first.
-checks := fmt check-architecture check-sql test-checks buf clippy deny
+checks := fmt check-architecture check-sql test-checks buf client clippy deny
 
 .DEFAULT_GOAL := run
 .PHONY: run test bench lint advisories $(checks) list-checks linker help
@@ -27,6 +27,14 @@ fmt: ## check the format of the code
 
 clippy: linker ## check the code with clippy; warnings are errors
 	cargo clippy --all-targets --locked -- -D warnings
+
+# What the client must not bring along, by the beginnings of names.
+server_only := tokio-postgres|deadpool|refinery|clap|config|reqwest|tonic-health|tonic-reflection|axum
+
+client: linker ## check that the gate builds without the server, and what it depends on
+	cargo clippy --locked --lib --no-default-features --features gate -- -D warnings
+	tree=$$(cargo tree --locked --edges normal --prefix none --no-default-features --features gate) && \
+	  ! echo "$$tree" | grep -E '^($(server_only))'
 
 buf: ## check the style of the contract
 	buf=$$(scripts/buf) && "$$buf" lint

@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     fs::write(out.join("approvals.bin"), &descriptors)?;
     configure()
         .build_client(true)
-        .build_server(true)
+        .build_server(env::var_os("CARGO_FEATURE_SERVER").is_some())
         .compile_fds(prost::Message::decode(descriptors.as_slice())?)?;
     Ok(())
 }

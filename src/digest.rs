@@ -163,7 +163,7 @@ pub(crate) fn place(path: &[String]) -> String {
     format!("\"{}\"", Visible(&beginning))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -13,9 +13,11 @@
 //! - [`auth`]: credentials (tokens, certificates, JWTs) into callers, roles, the table of permissions.
 //! - [`tls`]: what is shown and asked for in a handshake, with callers and with the database.
 //! - [`grpc`]: the contract ([`proto`]) in front of all that.
+//! - [`gate`]: the client side, for Rust backends: a gate that fails closed. The feature `gate` has it without any of the server.
 //! - [`cli`], [`config`], [`embedded`]: the program, its files, and the private PostgreSQL of `dev` and the tests.
 //!
-//! Dependencies point one way: `cli, grpc -> keeper -> ledger, feed -> store -> the core`.
+//! Dependencies point one way: `cli, grpc -> keeper -> ledger, feed -> store -> the core`. The gate needs [`names`],
+//! [`digest`], [`visible`] and [`proto`], and nothing else.
 //!
 //! What holds between the parts:
 //!
@@ -29,25 +31,44 @@
 //! - Two servers on one database know nothing of each other. The unique index over open approvals, the row
 //!   locks and the log's lock carry the promises.
 
+#[cfg(feature = "server")]
 pub mod approval;
+#[cfg(feature = "server")]
 pub mod auth;
+#[cfg(feature = "server")]
 pub mod cli;
+#[cfg(feature = "server")]
 pub mod config;
 pub mod digest;
+#[cfg(feature = "server")]
 pub mod document;
+#[cfg(feature = "server")]
 pub mod duration;
+#[cfg(feature = "server")]
 pub mod embedded;
+#[cfg(feature = "server")]
 pub mod error;
+#[cfg(feature = "server")]
 pub mod feed;
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 mod fuzz;
+#[cfg(feature = "gate")]
+pub mod gate;
+#[cfg(feature = "server")]
 pub mod grpc;
+#[cfg(feature = "server")]
 pub mod keeper;
+#[cfg(feature = "server")]
 pub mod ledger;
 pub mod names;
+#[cfg(feature = "server")]
 pub mod policy;
+#[cfg(any(feature = "gate", feature = "server"))]
 pub mod proto;
+#[cfg(feature = "server")]
 pub mod store;
+#[cfg(feature = "server")]
 pub mod tls;
 pub mod visible;
+#[cfg(feature = "server")]
 pub mod waiting;

@@ -135,7 +135,7 @@ impl Principal {
 impl OnBehalfOf {
     /// A name that was checked when it was stored, perhaps by rules that were not yet as strict: what is there must
     /// stay readable.
-    pub(crate) fn stored(name: &str) -> Self {
+    pub fn stored(name: &str) -> Self {
         Self(name.into())
     }
 

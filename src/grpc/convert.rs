@@ -1,9 +1,7 @@
 //! The domain's values as the contract's messages.
 
 use jiff::{SignedDuration, Timestamp};
-use prost_types::{
-    Duration as ProtoDuration, Struct, Timestamp as ProtoTimestamp, Value, value::Kind,
-};
+use prost_types::{Duration as ProtoDuration, Struct, Timestamp as ProtoTimestamp};
 
 use crate::{
     approval::{Approval, Decision, Event, EventKind, OperationResult, State, Verdict, gate::Gate},
@@ -169,29 +167,7 @@ fn duration(duration: SignedDuration) -> ProtoDuration {
 }
 
 fn context(context: &Context) -> Result<Struct, Error> {
-    let parsed: serde_json::Value =
-        serde_json::from_str(context.as_str()).map_err(Error::internal)?;
-    match value(parsed).kind {
-        Some(Kind::StructValue(object)) => Ok(object),
-        _ => Err(Error::internal("a stored context is no object")),
-    }
-}
-
-fn value(json: serde_json::Value) -> Value {
-    let kind = match json {
-        serde_json::Value::Null => Kind::NullValue(0),
-        serde_json::Value::Bool(boolean) => Kind::BoolValue(boolean),
-        serde_json::Value::String(text) => Kind::StringValue(text),
-        // A context holds nothing but what came as doubles, so each of its numbers is one.
-        serde_json::Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or(f64::NAN)),
-        serde_json::Value::Array(items) => Kind::ListValue(prost_types::ListValue {
-            values: items.into_iter().map(value).collect(),
-        }),
-        serde_json::Value::Object(members) => Kind::StructValue(Struct {
-            fields: members.into_iter().map(|(name, member)| (name, value(member))).collect(),
-        }),
-    };
-    Value { kind: Some(kind) }
+    serde_json::from_str(context.as_str()).map(proto::json::object).map_err(Error::internal)
 }
 
 #[cfg(test)]

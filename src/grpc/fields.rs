@@ -1,12 +1,11 @@
 //! Parses requests: every field is checked, and one error names all that are wrong.
 
-use prost_types::{Duration as ProtoDuration, Struct, Value, value::Kind};
-use serde_json::{Map, Number};
+use prost_types::{Duration as ProtoDuration, Struct};
 use uuid::Uuid;
 
 use crate::{
     approval::{Decision, OperationResult, State},
-    digest::{Context, RequestHash, place},
+    digest::{Context, RequestHash},
     error::{Error, Violation},
     names::{Namespace, Text},
     proto,
@@ -86,7 +85,7 @@ impl Fields {
 
     /// The operation's parameters.
     pub fn context(&mut self, context: Option<Struct>) -> Option<Context> {
-        let parameters = members(context.unwrap_or_default(), &mut Vec::new());
+        let parameters = proto::json::members(context.unwrap_or_default());
         self.check("context", parameters.and_then(Context::new))
     }
 
@@ -197,41 +196,4 @@ impl Fields {
             }
         }
     }
-}
-
-/// The members of a protobuf object as JSON. `path` leads to the object, step by step.
-fn members(
-    object: Struct,
-    path: &mut Vec<String>,
-) -> Result<Map<String, serde_json::Value>, String> {
-    let mut members = Map::new();
-    for (name, value) in object.fields {
-        path.push(format!(".{name}"));
-        members.insert(name, json(value, path)?);
-        path.pop();
-    }
-    Ok(members)
-}
-
-fn json(value: Value, path: &mut Vec<String>) -> Result<serde_json::Value, String> {
-    Ok(match value.kind {
-        Some(Kind::NullValue(_)) => serde_json::Value::Null,
-        Some(Kind::BoolValue(boolean)) => boolean.into(),
-        Some(Kind::StringValue(text)) => text.into(),
-        Some(Kind::NumberValue(number)) => match Number::from_f64(number) {
-            Some(number) => serde_json::Value::Number(number),
-            None => return Err(format!("holds at {} a number that is not finite", place(path))),
-        },
-        Some(Kind::StructValue(object)) => serde_json::Value::Object(members(object, path)?),
-        Some(Kind::ListValue(list)) => {
-            let mut items = Vec::with_capacity(list.values.len());
-            for (index, item) in list.values.into_iter().enumerate() {
-                path.push(format!("[{index}]"));
-                items.push(json(item, path)?);
-                path.pop();
-            }
-            serde_json::Value::Array(items)
-        }
-        None => return Err(format!("holds at {} a value of no kind", place(path))),
-    })
 }

@@ -11,6 +11,7 @@ mod database_tls;
 mod failover;
 mod feed;
 mod fuzz;
+mod gate;
 mod harness;
 mod history;
 mod issuer;
@@ -45,3 +46,7 @@ mod wake_ups;
 mod walkthrough;
 mod watch;
 mod workspaces;
+
+#[allow(dead_code)] // its main()
+#[path = "../../examples/workspace_server.rs"]
+mod workspace_server;

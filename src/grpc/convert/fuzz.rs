@@ -1,4 +1,5 @@
 use proptest::{collection::vec, prelude::*};
+use prost_types::{Value, value::Kind};
 
 use super::*;
 use crate::{

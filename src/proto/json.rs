@@ -1,0 +1,68 @@
+//! Protobuf's `Struct` as a JSON object, and back. Both sides of the wire hash what these make of a context.
+
+use prost_types::{ListValue, Struct, Value, value::Kind};
+use serde_json::{Map, Number};
+
+use crate::digest::place;
+
+/// The members of a protobuf object. The error says what JSON cannot express, and where.
+pub fn members(object: Struct) -> Result<Map<String, serde_json::Value>, String> {
+    members_at(object, &mut Vec::new())
+}
+
+/// The protobuf object with these members.
+pub fn object(members: Map<String, serde_json::Value>) -> Struct {
+    Struct { fields: members.into_iter().map(|(name, member)| (name, value(member))).collect() }
+}
+
+/// `path` leads to the object, step by step.
+fn members_at(
+    object: Struct,
+    path: &mut Vec<String>,
+) -> Result<Map<String, serde_json::Value>, String> {
+    let mut members = Map::new();
+    for (name, value) in object.fields {
+        path.push(format!(".{name}"));
+        members.insert(name, json(value, path)?);
+        path.pop();
+    }
+    Ok(members)
+}
+
+fn json(value: Value, path: &mut Vec<String>) -> Result<serde_json::Value, String> {
+    Ok(match value.kind {
+        Some(Kind::NullValue(_)) => serde_json::Value::Null,
+        Some(Kind::BoolValue(boolean)) => boolean.into(),
+        Some(Kind::StringValue(text)) => text.into(),
+        Some(Kind::NumberValue(number)) => match Number::from_f64(number) {
+            Some(number) => serde_json::Value::Number(number),
+            None => return Err(format!("holds at {} a number that is not finite", place(path))),
+        },
+        Some(Kind::StructValue(object)) => serde_json::Value::Object(members_at(object, path)?),
+        Some(Kind::ListValue(list)) => {
+            let mut items = Vec::with_capacity(list.values.len());
+            for (index, item) in list.values.into_iter().enumerate() {
+                path.push(format!("[{index}]"));
+                items.push(json(item, path)?);
+                path.pop();
+            }
+            serde_json::Value::Array(items)
+        }
+        None => return Err(format!("holds at {} a value of no kind", place(path))),
+    })
+}
+
+fn value(json: serde_json::Value) -> Value {
+    let kind = match json {
+        serde_json::Value::Null => Kind::NullValue(0),
+        serde_json::Value::Bool(boolean) => Kind::BoolValue(boolean),
+        serde_json::Value::String(text) => Kind::StringValue(text),
+        // A context is checked to hold nothing but what is a double, so each of its numbers is one.
+        serde_json::Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or(f64::NAN)),
+        serde_json::Value::Array(items) => {
+            Kind::ListValue(ListValue { values: items.into_iter().map(value).collect() })
+        }
+        serde_json::Value::Object(members) => Kind::StructValue(object(members)),
+    };
+    Value { kind: Some(kind) }
+}
