@@ -31,6 +31,10 @@ const OTHER_FILES: usize = 32;
 /// long is closed with its connection.
 const UNREAD: Duration = Duration::from_secs(60);
 
+/// A connection on which nothing comes for this long is asked whether it still lives: a subscriber whose machine is gone would
+/// otherwise keep its stream for ever.
+const SILENT: Duration = Duration::from_secs(30);
+
 pub(super) async fn run(config: PathBuf) -> Result<()> {
     let config = Config::load(&config).map_err(|why| anyhow!(why))?;
     let stop = stop_signal()?;
@@ -86,6 +90,7 @@ fn limits(config: &Config) -> Result<Limits> {
         watchers,
         watchers_per_principal,
         unread: UNREAD,
+        silent: SILENT,
     })
 }
 

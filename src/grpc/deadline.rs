@@ -103,6 +103,25 @@ mod tests {
         of(&metadata)
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let seconds = Duration::from_secs;
+        let cases = [
+            (None, Duration::ZERO, seconds(10)),
+            (None, seconds(60), seconds(70)),
+            (Some(seconds(5)), seconds(4), Duration::from_millis(4_500)),
+            (Some(seconds(100)), Duration::ZERO, seconds(10)),
+        ];
+        for (deadline, wait, patience) in cases {
+            let begun = tokio::time::Instant::now();
+            let never = Box::pin(std::future::pending());
+            let place = Place::example();
+            let answer = within::<()>(deadline, wait, place, Error::OutcomeUnknown, never).await;
+            assert_eq!(answer, Err(Error::OutcomeUnknown));
+            assert_eq!(begun.elapsed(), patience, "{deadline:?} {wait:?}");
+        }
+    }
+
     #[test]
     fn a_wait_leaves_time_to_answer() {
         let seconds = Duration::from_secs;

@@ -116,6 +116,7 @@ impl Rig {
             watchers: 1_000,
             watchers_per_principal: 1_000,
             unread,
+            silent: unread,
         };
         let guard = Guard { access: access.clone(), places: Places::new(limits), unread };
         let approvals = ApprovalServiceServer::new(ApprovalService {

@@ -28,6 +28,8 @@ pub struct Limits {
     pub watchers_per_principal: usize,
     /// How long an answer, or a message of a stream, may wait to be taken.
     pub unread: Duration,
+    /// How long nothing may come from a peer before it is asked whether it is still there. It has two thirds of that to answer.
+    pub silent: Duration,
 }
 
 /// What a call does, as far as its place is concerned.
@@ -167,10 +169,18 @@ impl Drop for Place {
 }
 
 #[cfg(test)]
+impl Place {
+    /// Any place.
+    pub(super) fn example() -> Arc<Self> {
+        tests::places().take(&Principal::example("alice")).expect("a place")
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    fn places() -> Places {
+    pub(super) fn places() -> Places {
         Places::new(Limits {
             connections: 1,
             calls: 3,
@@ -180,6 +190,7 @@ mod tests {
             watchers: 2,
             watchers_per_principal: 1,
             unread: Duration::from_secs(60),
+            silent: Duration::from_secs(30),
         })
     }
 

@@ -41,11 +41,6 @@ const TAKEN_BACK: usize = 20;
 /// Streams that a peer has had reset by breaking the rules, before it is told to go away.
 const AT_FAULT: usize = 256;
 
-/// How often a connection on which nothing happens is asked whether it still lives, and how long it may take to
-/// answer: a subscriber whose machine is gone would otherwise keep its stream for ever.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// Everything that answers calls.
 pub struct Server {
     /// The database, whose schema has been checked.
@@ -112,8 +107,8 @@ impl Server {
             .max_concurrent_streams(STREAMS)
             .http2_max_pending_accept_reset_streams(Some(TAKEN_BACK))
             .http2_max_local_error_reset_streams(Some(AT_FAULT))
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_keepalive_interval(Some(self.limits.silent))
+            .http2_keepalive_timeout(Some(self.limits.silent * 2 / 3))
             .add_service(OpenToAll(health_service))
             .add_optional_service(self.reflection.then(reflection::v1).map(OpenToAll))
             .add_optional_service(self.reflection.then(reflection::v1alpha).map(OpenToAll))

@@ -52,6 +52,8 @@ pub const LIMITS: Limits = Limits {
     watchers: 10_000,
     watchers_per_principal: 2_000,
     unread: Duration::from_secs(60),
+    // Never: peers that are closed for another reason must not be closed for this one.
+    silent: Duration::from_secs(24 * 3600),
 };
 
 /// The policy that the tests run under.

@@ -131,6 +131,20 @@ async fn a_peer_that_reads_nothing_is_closed() {
     assert_others_are_served(server.address).await;
 }
 
+/// Nobody needs long names to ask for, and nobody knows who asks.
+#[tokio::test]
+async fn requests_to_what_is_open_to_everybody_are_short() {
+    let (_database, server) = server(LIMITS.unread).await;
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("an address");
+    let mut health = HealthClient::new(endpoint.connect().await.expect("connected"));
+    let mut check = async |bytes| {
+        let service = "x".repeat(bytes);
+        health.check(HealthCheckRequest { service }).await.expect_err("no such service").code()
+    };
+    assert_eq!(check(4_000).await, Code::NotFound);
+    assert_eq!(check(4_200).await, Code::OutOfRange);
+}
+
 /// Health may be watched by anybody, for ever; not by any number.
 #[tokio::test]
 async fn what_is_open_to_everybody_is_bounded_on_each_connection() {

@@ -16,7 +16,7 @@ use tonic::transport::Endpoint;
 
 use super::{
     PATIENCE, assert_others_are_served, check_health,
-    peer::{HEADERS, Peer, SETTINGS},
+    peer::{HEADERS, PING, Peer, SETTINGS},
     until,
 };
 use crate::{
@@ -57,6 +57,27 @@ async fn who_says_nothing_or_not_all_or_something_else_is_closed() {
         let end = timeout(PATIENCE, socket.read(&mut [0])).await.expect("it is closed");
         assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     }
+}
+
+/// A stream's machine is gone, and TCP has not heard of it.
+#[tokio::test]
+async fn a_peer_that_gives_no_sign_of_life_is_closed_and_others_are_not() {
+    let database = Database::new().await;
+    let limits = Limits { silent: Duration::from_secs(3), ..LIMITS };
+    let server = TestServer::with_limits(&database.url, limits).await;
+    let [mut gone, mut quiet] =
+        [Peer::new(server.address, &[]).await, Peer::new(server.address, &[]).await];
+    for peer in [&mut gone, &mut quiet] {
+        peer.call(1, "WatchApprovals", "viewer").await;
+        peer.read_to(HEADERS).await.expect("the beginning of the stream");
+    }
+    let alive = async {
+        for _ in 0..3 {
+            quiet.read_to(PING).await.expect("still there");
+        }
+    };
+    let closed = async { while gone.read_silently().await.is_some() {} };
+    timeout(PATIENCE, async { tokio::join!(alive, closed) }).await.expect("closed");
 }
 
 /// Those that say nothing, and those that speak HTTP/2 and do not say who they are.

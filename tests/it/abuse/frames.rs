@@ -10,7 +10,7 @@ use super::{
     peer::{
         CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS,
         MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE, PING, Peer, REFUSED_STREAM, RST_STREAM,
-        SETTINGS, approvals, frame, headers, literal, token,
+        SETTINGS, WINDOW_UPDATE, approvals, frame, headers, literal, token,
     },
 };
 use crate::{database::Database, harness::TestServer, server::Process};
@@ -92,6 +92,36 @@ async fn who_takes_calls_back_at_once_is_told_to_calm_down() {
     let told = peer.read_to(GOAWAY).await.expect("told to go away");
     assert_eq!(told.code(), ENHANCE_YOUR_CALM);
     peer.read_to_the_end().await;
+    assert_others_are_served(server.address).await;
+}
+
+/// CVE-2025-8671: calls that the server has to take back itself, because of what is wrong with them.
+#[tokio::test]
+async fn who_has_calls_taken_back_by_breaking_rules_is_told_to_calm_down() {
+    const AT_FAULT: usize = 256;
+    let (_database, server) = TestServer::new().await;
+    let block = headers(&approvals("RequireApproval"), Some(&token("backend")));
+    for (calls, calm) in [(AT_FAULT, true), (AT_FAULT + 1, false)] {
+        let mut peer = Peer::new(server.address, &[]).await;
+        peer.read_to(SETTINGS).await.expect("the server's settings");
+        let mut bytes = Vec::new();
+        for stream in (1..).step_by(2).take(calls) {
+            bytes.extend(frame(HEADERS, END_HEADERS, stream, &block));
+            // More than a window may be (RFC 9113 section 6.9.1).
+            bytes.extend(frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffff_u32.to_be_bytes()));
+        }
+        bytes.extend(frame(PING, 0, 0, &[0; 8]));
+        // It may be closed before all of it is sent.
+        let _ = peer.send(&bytes).await;
+        let told = loop {
+            let frame = peer.read().await.expect("an answer");
+            if let PING | GOAWAY = frame.kind {
+                break frame;
+            }
+        };
+        assert_eq!(told.kind == PING, calm, "{calls}: {told:?}");
+        assert!(calm || told.code() == ENHANCE_YOUR_CALM, "{told:?}");
+    }
     assert_others_are_served(server.address).await;
 }
 

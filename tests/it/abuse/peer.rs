@@ -18,8 +18,11 @@ pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
+/// Of a SETTINGS or a PING: the answer to one.
+const ACK: u8 = 1;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
@@ -158,8 +161,18 @@ impl Peer {
         self.send(&frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())).await.expect("sent");
     }
 
-    /// The next frame; none once the connection has ended.
+    /// The next frame; none once the connection has ended. Pings are answered, so that nobody takes the peer for gone.
     pub async fn read(&mut self) -> Option<Frame> {
+        let frame = self.read_silently().await?;
+        if frame.kind == PING && frame.flags & ACK == 0 {
+            // If it cannot be sent, the next read tells.
+            let _ = self.send(&self::frame(PING, ACK, 0, &frame.payload)).await;
+        }
+        Some(frame)
+    }
+
+    /// The next frame, without a sign of life.
+    pub async fn read_silently(&mut self) -> Option<Frame> {
         let read = timeout(PATIENCE, async {
             let mut head = [0; 9];
             self.socket.read_exact(&mut head).await?;
@@ -184,6 +197,7 @@ impl Peer {
 
     /// Reads until the connection is closed.
     pub async fn read_to_the_end(&mut self) {
-        while self.read().await.is_some() {}
+        let read = timeout(PATIENCE, async { while self.read().await.is_some() {} });
+        read.await.expect("the connection is closed");
     }
 }
