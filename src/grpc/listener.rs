@@ -5,7 +5,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -152,6 +152,7 @@ async fn greet(
         closing: Box::pin(line.closing().clone().cancelled_owned()),
         unread,
         stalled: None,
+        gathered: false,
         peer: Peer { certificate, line },
         _seat: seat,
     })
@@ -176,6 +177,8 @@ pub(super) struct Connection {
     unread: Duration,
     /// Until when the peer has to take something, while it takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Whether other answers have had their turn to go along with what is to be sent.
+    gathered: bool,
     peer: Peer,
     _seat: Seat,
 }
@@ -194,6 +197,17 @@ impl Connection {
             Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
             Poll::Pending => Ok(()),
         }
+    }
+
+    /// Lets whatever else is ready to run go first, once before something is sent: a batch answers many calls of a
+    /// connection, and the first of them would otherwise be sent by itself, and so each other.
+    fn gather(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.gathered {
+            return Poll::Ready(());
+        }
+        self.gathered = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Something is sent, unless the connection has to be closed or the peer has taken nothing for too long.
@@ -240,22 +254,17 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.gather(cx));
         self.send(cx, |stream, cx| stream.poll_write(cx, buf))
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.send(cx, |stream, cx| stream.poll_write_vectored(cx, bufs))
-    }
-
+    /// No: h2 then copies messages of up to 1 KiB behind one another, and otherwise sends each from 256 bytes on by itself.
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        false
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.gathered = false;
         self.send(cx, |stream, cx| stream.poll_flush(cx))
     }
 
