@@ -4,21 +4,19 @@
 FROM rust:1.95.0-bookworm AS build
 ENV CARGO_PROFILE_RELEASE_STRIP=symbols
 WORKDIR /build
-# Dependencies alone, on sources of nothing: a layer that stays until Cargo.toml or Cargo.lock change.
+# Dependencies alone, on sources of nothing: a layer that stays until Cargo.toml or Cargo.lock change. What else Cargo.toml
+# names has to be there, and is not built.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches examples \
- && for main in build.rs src/main.rs benches/feed.rs benches/flood.rs benches/load.rs examples/workspace_server.rs; do \
-      echo 'fn main() {}' >"$main"; done \
+RUN mkdir -p src tests/it benches examples \
+ && for main in build.rs src/main.rs tests/it/main.rs benches/feed.rs benches/flood.rs benches/load.rs \
+      examples/workspace_server.rs; do echo 'fn main() {}' >"$main"; done \
  && touch src/lib.rs \
  && cargo build --release --locked --bin approval-authority \
- && rm -rf build.rs src benches examples
+ && rm -rf build.rs src
 COPY build.rs ./
 COPY proto proto
 COPY migrations migrations
 COPY src src
-# What cargo looks for because Cargo.toml names it.
-COPY benches benches
-COPY examples examples
 # Files keep the times of the checkout, which may be older than the layer above.
 RUN touch src/lib.rs src/main.rs build.rs \
  && cargo build --release --locked --bin approval-authority

@@ -4,13 +4,16 @@ use std::{
     net::SocketAddr, os::unix::net::UnixDatagram, path::Path, process::Stdio, time::Duration,
 };
 
+use approval_authority::proto::Outcome;
 use nix::sys::signal::Signal;
-use tokio::net::TcpListener;
+use tempfile::TempDir;
+use tokio::{net::TcpListener, process::Child};
 
 use crate::{
     certificates::{Authority, expired},
     database::Database,
-    server::{Process, log_of, program, until, write_deployment},
+    harness::{Caller, id},
+    server::{Process, log_of, program, start, tokens_text, until, write_deployment},
 };
 
 /// The exit code of `health` for a deployment that listens there, and what it says.
@@ -121,4 +124,117 @@ async fn a_service_manager_is_told_when_it_answers_and_when_it_stops() {
     assert_eq!(manager.told().await, "STOPPING=1\n");
     let exited = tokio::time::timeout(Duration::from_secs(15), child.wait()).await;
     assert_eq!(exited.expect("within the grace").expect("exited").code(), Some(0));
+}
+
+/// A copy of a folder of deploy/, and the variables that its file of that name gives the program.
+fn deployed(file: &str, folder: &str) -> (TempDir, Vec<String>) {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let copy = tempfile::tempdir().expect("a folder");
+    let copied = std::process::Command::new("cp")
+        .arg("-r")
+        .arg(deploy.join(folder).join("."))
+        .arg(copy.path())
+        .status();
+    assert!(copied.expect("cp").success());
+    let text = std::fs::read_to_string(deploy.join(file)).expect("text");
+    let mut names: Vec<_> = text
+        .split(|one: char| !(one.is_ascii_alphanumeric() || one == '_'))
+        .filter(|word| word.starts_with("APPROVAL_AUTHORITY_"))
+        .map(str::to_owned)
+        .collect();
+    names.dedup();
+    assert_eq!(names, ["APPROVAL_AUTHORITY_DATABASE__URL_FILE"], "{file}: give it a value below");
+    (copy, names)
+}
+
+/// `serve` with the configuration in a folder, that of the deployment, as it says but for where things are.
+async fn serve_as_deployed(
+    config: &Path,
+    url: &Path,
+    variables: &[String],
+    places: &[(&str, &Path)],
+) -> (Child, SocketAddr) {
+    let address = free_port().await;
+    let mut command = program();
+    command.arg("serve").current_dir(config).stdout(Stdio::piped());
+    command.envs(variables.iter().map(|name| (name, url)));
+    command.env("APPROVAL_AUTHORITY_SERVER__LISTEN", address.to_string());
+    command.envs(places.iter().map(|(key, path)| (format!("APPROVAL_AUTHORITY_{key}"), path)));
+    start(command).await
+}
+
+#[tokio::test]
+async fn what_compose_deploys_is_asked_and_decides_with_the_tokens_that_were_made() {
+    let database = Database::new().await;
+    let (folder, variables) = deployed("compose.yaml", "compose");
+    let _ = std::fs::remove_dir_all(folder.path().join("secrets"));
+    let _ = std::fs::remove_file(folder.path().join("config/tokens.toml"));
+    let make = || std::process::Command::new(folder.path().join("make-secrets")).output();
+    let made = make().expect("a script");
+    assert!(made.status.success(), "{made:?}");
+    assert!(!make().expect("a script").status.success(), "what is in use stays");
+    let made = String::from_utf8(made.stdout).expect("text");
+    let token = |name: &str| {
+        let line = made.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
+        line.expect("printed").to_owned()
+    };
+    let url = folder.path().join("url");
+    std::fs::write(&url, &database.url).expect("written");
+    let config = folder.path().join("config");
+    let (_child, address) = serve_as_deployed(&config, &url, &variables, &[]).await;
+    let backend = Caller::with_token(address, &token("BACKEND")).await;
+    let held = backend.require("w1", "delete_workspace").await;
+    assert_eq!(held.outcome(), Outcome::Pending);
+    Caller::with_token(address, &token("PERSON")).await.approve(&id(&held)).await;
+    assert_eq!(backend.require("w1", "delete_workspace").await.outcome(), Outcome::Approved);
+
+    let owner = std::fs::read_to_string(folder.path().join("secrets/owner_url")).expect("a URL");
+    let roles = std::fs::read_to_string(folder.path().join("secrets/roles.sql")).expect("SQL");
+    let password = owner.split([':', '@']).nth(2).expect("a password");
+    assert!(roles.contains(&format!("ROLE owner LOGIN PASSWORD '{password}'")));
+}
+
+#[tokio::test]
+async fn what_kubernetes_deploys_serves_with_the_files_of_its_secrets() {
+    let database = Database::new().await;
+    let (folder, variables) = deployed("kubernetes/deployment.yaml", "kubernetes");
+    Authority::new("theirs").certify(&["authority.test"]).write(folder.path());
+    let file = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("written");
+        folder.path().join(name)
+    };
+    let (url, tokens) = (file("url", &database.url), file("tokens.toml", &tokens_text()));
+    let (cert, key) = (folder.path().join("server.pem"), folder.path().join("server.key"));
+    let places = [
+        ("SERVER__TLS__CERT", cert.as_path()),
+        ("SERVER__TLS__KEY", &key),
+        ("AUTH__TOKENS__FILE", &tokens),
+    ];
+    // Its configuration names the folders that the pods have them in.
+    let text = std::fs::read_to_string(folder.path().join("approval-authority.toml"));
+    let text = text.expect("text");
+    let pods = include_str!("../../deploy/kubernetes/deployment.yaml");
+    for place in ["/run/tls", "/run/tokens"] {
+        assert!(text.contains(place) && pods.contains(&format!("mountPath: {place}\n")), "{place}");
+    }
+    let (_child, address) = serve_as_deployed(folder.path(), &url, &variables, &places).await;
+    // As a probe does, with the variables of its container.
+    let mut probe = program();
+    probe.arg("health").current_dir(folder.path()).env(&variables[0], &url);
+    probe.env("APPROVAL_AUTHORITY_SERVER__LISTEN", address.to_string());
+    assert!(probe.status().await.expect("the program").success());
+}
+
+#[tokio::test]
+async fn the_job_of_kubernetes_migrates() {
+    let database = Database::new().await;
+    let (folder, variables) = deployed("kubernetes/migrate/job.yaml", "kubernetes/migrate");
+    let drop = "DROP SCHEMA approval_authority CASCADE";
+    database.connect().await.batch_execute(drop).await.expect("dropped");
+    let url = folder.path().join("url");
+    std::fs::write(&url, &database.owner_url).expect("written");
+    let mut migrate = program();
+    migrate.arg("migrate").current_dir(folder.path()).env(&variables[0], &url);
+    let migrated = migrate.output().await.expect("the program");
+    assert!(migrated.status.success(), "{migrated:?}");
 }
