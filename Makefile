@@ -5,10 +5,10 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # Cheap ones first.
-checks := fmt check-architecture check-sql test-checks buf client clippy deny
+checks := fmt check-architecture check-sql test-checks hadolint deploy buf client clippy deny
 
 .DEFAULT_GOAL := run
-.PHONY: run test bench lint advisories $(checks) list-checks linker help
+.PHONY: run test bench image-test lint advisories $(checks) list-checks linker help
 
 run: linker ## start the service for trying it out; ARGS="--listen 127.0.0.1:50052" goes to `dev`
 	pg_bin=$$(scripts/postgres) && PG_BIN=$$pg_bin cargo run --locked -- dev $(ARGS)
@@ -19,6 +19,9 @@ test: linker ## run the tests; ARGS="name" for some, PG_BIN=DIR for another serv
 
 bench: linker ## measure; figures of one run belong together
 	pg_bin=$$(scripts/postgres) && PG_BIN=$$pg_bin cargo bench --locked --bench '*' $(ARGS)
+
+image-test: ## test a container image, IMAGE=NAME, with docker, podman or buildah; see scripts/test-image
+	scripts/test-image $(IMAGE)
 
 lint: $(checks) ## check all that can be checked without running it
 
@@ -35,6 +38,12 @@ client: linker ## check that the gate builds without the server, and what it dep
 	cargo clippy --locked --lib --no-default-features --features gate -- -D warnings
 	tree=$$(cargo tree --locked --edges normal --prefix none --no-default-features --features gate) && \
 	  ! echo "$$tree" | grep -E '^($(server_only))'
+
+hadolint: ## check the Dockerfile
+	hadolint=$$(scripts/hadolint) && "$$hadolint" Dockerfile
+
+deploy: ## check the files of deploy/ against the schemas of those who read them
+	scripts/check-deploy
 
 buf: ## check the style of the contract
 	buf=$$(scripts/buf) && "$$buf" lint

@@ -11,7 +11,9 @@ use crate::store::QUIET;
 mod certificates;
 mod dev;
 mod files;
+mod health;
 mod migrate;
+mod notify;
 mod policy;
 mod serve;
 mod table;
@@ -31,14 +33,14 @@ enum Command {
     Dev(dev::Arguments),
     /// Run the service.
     Serve {
-        /// The deployment: approval-authority.toml.
-        #[arg(long)]
+        /// The deployment.
+        #[arg(long, default_value = "approval-authority.toml")]
         config: PathBuf,
     },
     /// Bring the database's schema up to this version.
     Migrate {
-        /// The deployment: approval-authority.toml.
-        #[arg(long)]
+        /// The deployment.
+        #[arg(long, default_value = "approval-authority.toml")]
         config: PathBuf,
         /// Say what is applied, and change nothing.
         #[arg(long)]
@@ -47,6 +49,15 @@ enum Command {
         /// that is open, and refuse the cursors of before.
         #[arg(long, conflicts_with = "status")]
         new_history: bool,
+    },
+    /// Ask the server of this deployment, on this machine, whether it serves: exit code 0 if so, else 1.
+    Health {
+        /// The deployment.
+        #[arg(long, default_value = "approval-authority.toml")]
+        config: PathBuf,
+        /// How long to wait for an answer, in seconds.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+        timeout: u64,
     },
     /// Look at policies.
     #[command(subcommand)]
@@ -89,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Migrate { config, status, new_history } => {
             in_runtime(migrate::run(config, status, new_history))
         }
+        Command::Health { config, timeout } => in_runtime(health::run(config, timeout)),
         Command::Policy(PolicyCommand::Check { file }) => policy::check(&file),
         Command::Token(TokenCommand::New { subject }) => token::new(&subject),
     };

@@ -14,9 +14,11 @@ use serde::Deserialize;
 pub use self::jwt::{JwksSource, JwtConfig};
 use crate::duration;
 
+mod database;
 mod jwt;
 mod tls;
 
+pub use database::DatabaseConfig;
 pub use tls::{MtlsConfig, TlsConfig};
 
 /// Begins the environment variables that override keys of the file.
@@ -28,7 +30,7 @@ const LEAST_RETENTION: SignedDuration = SignedDuration::from_hours(24);
 /// Variables with the same beginning that are for the commands of people, and no keys.
 const FOR_PEOPLE: [&str; 3] = ["SERVER", "NAMESPACE", "TOKEN"];
 
-/// A deployment. Every key has a default except `database.url` and those of at least one authenticator; unknown keys
+/// A deployment. Every key has a default except `database.url` (or `database.url_file`) and those of at least one authenticator; unknown keys
 /// are refused.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,40 +80,6 @@ impl Default for ServerConfig {
             drain_grace: SignedDuration::from_secs(10),
         }
     }
-}
-
-/// `[database]`
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DatabaseConfig {
-    /// A `postgres://` URL or a `key=value` list.
-    pub url: String,
-    /// For LISTEN, where `url` leads to a pooler in transaction mode; empty: `url`.
-    #[serde(default)]
-    pub notify_url: String,
-    /// Connections held at most, beside the one that listens.
-    #[serde(default = "default_pool_size")]
-    pub pool_size: usize,
-    /// Whether `serve` applies missing migrations.
-    #[serde(default)]
-    pub migrate_on_start: bool,
-    /// Where the file is, for the paths in the URLs.
-    #[serde(skip)]
-    pub folder: PathBuf,
-}
-
-impl std::fmt::Debug for DatabaseConfig {
-    /// Leaves the URLs out: they can hold a password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DatabaseConfig")
-            .field("pool_size", &self.pool_size)
-            .field("migrate_on_start", &self.migrate_on_start)
-            .finish_non_exhaustive()
-    }
-}
-
-fn default_pool_size() -> usize {
-    8
 }
 
 /// `[auth]`: at least one authenticator.
@@ -244,7 +212,8 @@ impl Config {
             issuer.jwks.make_relative_to(folder);
         }
         read.server.tls = read.server.tls.map(|tls| tls.below(folder));
-        read.database.folder = folder.to_owned();
+        read.database =
+            read.database.below(folder).map_err(|why| format!("{}: {why}", file.display()))?;
         read.policy.file = read.policy.file.map(|policy| folder.join(policy));
         read.check().map_err(|why| format!("{}: {why}", file.display()))?;
         Ok(read)

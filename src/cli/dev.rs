@@ -80,6 +80,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
         database: DatabaseConfig {
             url: cluster.url("approvals"),
             notify_url: String::new(),
+            url_file: None,
+            notify_url_file: None,
             pool_size: 8,
             migrate_on_start: false,
             folder: folder.clone(),

@@ -9,7 +9,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{certificates, files};
+use super::{certificates, files, notify};
 use crate::{
     config::{Config, LimitsConfig, RetentionConfig},
     grpc::{limits::Limits, server::Server},
@@ -47,6 +47,11 @@ pub(super) async fn run(config: PathBuf) -> Result<()> {
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     println!("listening on {}", listener.local_addr()?);
+    notify::ready();
+    let stop = async {
+        stop.await;
+        notify::stopping();
+    };
     server.run(listener, stop).await?;
     Ok(())
 }

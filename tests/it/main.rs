@@ -8,6 +8,7 @@ mod cycle;
 mod database;
 mod database_role;
 mod database_tls;
+mod deployment;
 mod failover;
 mod feed;
 mod fuzz;
