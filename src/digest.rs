@@ -163,7 +163,8 @@ pub(crate) fn place(path: &[String]) -> String {
     format!("\"{}\"", Visible(&beginning))
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
+#[cfg(feature = "server")]
 mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -50,7 +50,8 @@ pub mod embedded;
 pub mod error;
 #[cfg(feature = "server")]
 pub mod feed;
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
+#[cfg(feature = "server")]
 mod fuzz;
 #[cfg(feature = "gate")]
 pub mod gate;
