@@ -9,7 +9,7 @@ use std::{
 };
 
 use jiff::SignedDuration;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 
 pub use self::jwt::{JwksSource, JwtConfig};
 use crate::duration;
@@ -36,6 +36,9 @@ pub struct Config {
     /// How callers reach the server.
     #[serde(default)]
     pub server: ServerConfig,
+    /// How those who run it look at it.
+    #[serde(default)]
+    pub admin: AdminConfig,
     /// Where the database is.
     pub database: DatabaseConfig,
     /// Who callers are.
@@ -77,6 +80,29 @@ impl Default for ServerConfig {
             reflection: true,
             drain_grace: SignedDuration::from_secs(10),
         }
+    }
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Where to listen for `/metrics`, `/livez` and `/readyz`; "" for nowhere, and port 0 for any that is free.
+    #[serde(deserialize_with = "address_or_none")]
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9464))) }
+    }
+}
+
+fn address_or_none<'de, D: Deserializer<'de>>(value: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(value)?;
+    match text.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| Error::custom("admin.listen is no address")),
     }
 }
 
