@@ -22,7 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::metrics::Page;
+use crate::metrics::{Page, Read};
 
 /// Connections at once. Of more the oldest is closed: those who ask take milliseconds.
 const CONNECTIONS: usize = 64;
@@ -38,12 +38,23 @@ const HEADER_BYTES: usize = 8 * 1024;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What those who run the service can see. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Admin {
     /// What is counted.
     pub page: Page,
     /// Whether callers should come.
     pub readiness: Readiness,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        let (page, readiness) = (Page::default(), Readiness::default());
+        let help = "1 from when the schema has been seen until the server drains";
+        let phase = readiness.clone();
+        let read = move || [usize::from(phase.phase() == Phase::Serving)];
+        page.add(vec![Box::new(Read::new([("approval_authority_ready", help)], read))]);
+        Self { page, readiness }
+    }
 }
 
 /// How far a server has come.

@@ -23,7 +23,7 @@ use crate::{
     feed::Feed,
     keeper::{Keeper, Retention},
     ledger::Ledger,
-    metrics::{Calls, Described},
+    metrics::{Calls, Described, Outcomes},
     proto::{
         self, approval_service_server::ApprovalServiceServer,
         workspace_service_server::WorkspaceServiceServer,
@@ -90,6 +90,11 @@ impl Server {
         let feed = Feed::new(self.store.clone());
         let ledger = Ledger::new(self.store.clone());
         let keeper = Keeper::new(self.store.clone(), ledger.clone(), self.retention);
+        let page = self.admin.page;
+        page.add(self.store.measures());
+        page.add(ledger.measures());
+        page.add(feed.measures());
+        page.add(keeper.measures());
         let approvals = ApprovalService {
             store: self.store.clone(),
             ledger,
@@ -97,9 +102,12 @@ impl Server {
             access: self.access.clone(),
             unread: self.limits.unread,
             draining: draining.clone(),
+            outcomes: Outcomes::default(),
         };
+        page.add(approvals.outcomes.measures());
         let workspaces = WorkspaceService { store: self.store.clone() };
         let (places, unread) = (Places::new(self.limits), self.limits.unread);
+        page.add(places.measures());
         let guard = Guard { access: self.access, places, unread };
         let approvals =
             ApprovalServiceServer::new(approvals).max_decoding_message_size(REQUEST_BYTES);
@@ -109,7 +117,7 @@ impl Server {
         let (health, health_service) = Health::serving(self.admin.readiness).await;
         let health_service = health_service.max_decoding_message_size(open::REQUEST_BYTES);
         let calls = Calls::of(methods(self.reflection));
-        self.admin.page.add(calls.measures());
+        page.add(calls.measures());
         let router = Transport::builder()
             .layer(Measure(Arc::new(calls)))
             .http2_max_header_list_size(HEADER_BYTES)

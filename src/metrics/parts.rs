@@ -10,6 +10,7 @@ use prometheus::{
 };
 
 use super::{Measures, made};
+use crate::approval::{Event, EventKind};
 
 /// Where calls to the gate end.
 #[derive(Clone)]
@@ -118,7 +119,10 @@ pub struct Batches {
     pub commits: Batch,
     unknown: Each<3>,
     events: IntCounterVec,
+    by_kind: Arc<[IntCounter]>,
     decided: HistogramVec,
+    approved: Histogram,
+    denied: Histogram,
 }
 
 /// Batches of one kind.
@@ -156,9 +160,8 @@ impl Default for Batches {
         let decided = "From the request to the verdict that settled it";
         let decided =
             vec("approval_authority_decision_seconds", decided, "decision", TO_DECIDE.to_vec());
-        for decision in ["approve", "deny"] {
-            decided.with_label_values(&[decision]);
-        }
+        let [approved, denied] =
+            ["approve", "deny"].map(|decision| decided.with_label_values(&[decision]));
         let batch = |kind| Batch {
             size: size.with_label_values(&[kind]),
             seconds: seconds.with_label_values(&[kind]),
@@ -175,7 +178,9 @@ impl Default for Batches {
         let events = "What was written to the logs, by type";
         let events = Opts::new("approval_authority_events_total", events);
         let events = made(IntCounterVec::new(events, &["type"]));
-        Self { size, seconds, looks, commits, unknown, events, decided }
+        let by_kind = EventKind::ALL.iter().map(|kind| events.with_label_values(&[kind.as_str()]));
+        let by_kind = by_kind.collect();
+        Self { size, seconds, looks, commits, unknown, events, by_kind, decided, approved, denied }
     }
 }
 
@@ -191,13 +196,16 @@ impl Batches {
     }
 
     /// Something happened, and will not be undone.
-    pub fn event(&self, kind: &str) {
-        self.events.with_label_values(&[kind]).inc();
-    }
-
-    /// People have decided, so long after they were asked.
-    pub fn decided(&self, decision: &str, after: Duration) {
-        self.decided.with_label_values(&[decision]).observe(after.as_secs_f64());
+    pub fn event(&self, event: &Event) {
+        // `ALL` is in the order in which they are declared.
+        self.by_kind[event.kind as usize].inc();
+        let decided = match event.kind {
+            EventKind::Approved => &self.approved,
+            EventKind::Denied => &self.denied,
+            _ => return,
+        };
+        let after = event.time.duration_since(event.approval.request.create_time);
+        decided.observe(after.as_secs_f64());
     }
 
     /// All of them.

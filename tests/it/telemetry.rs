@@ -23,6 +23,8 @@ use crate::{
     server::{Process, admin_of, log_of, program, until, write_deployment},
 };
 
+mod documents;
+
 /// The status of an answer and what it says.
 pub async fn get(admin: SocketAddr, path: &str) -> (u16, String) {
     let mut socket = TcpStream::connect(admin).await.expect("somebody listens");
@@ -107,7 +109,9 @@ async fn a_server_is_ready_from_when_it_has_seen_the_database_until_it_drains() 
     // A database that is there and says nothing: a call finds out, and nobody else has to care.
     let silence = Silence::of(&cluster);
     let backend = crate::harness::Caller::new(address.parse().expect("one"), "backend").await;
-    let refused = backend.ask(request("w1", "delete_workspace")).await.expect_err("no database");
+    let mut ask = tonic::Request::new(request("w1", "delete_workspace"));
+    ask.set_timeout(Duration::from_secs(1));
+    let refused = backend.approvals.clone().require_approval(ask).await.expect_err("no database");
     assert_eq!(refused.code(), Code::Unavailable);
     assert_eq!(get(admin, "/livez").await.0, 200);
     assert_eq!(get(admin, "/readyz").await.0, 200);
