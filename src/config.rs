@@ -39,6 +39,9 @@ pub struct Config {
     /// How those who run it look at it.
     #[serde(default)]
     pub admin: AdminConfig,
+    /// How it tells what it does.
+    #[serde(default)]
+    pub log: LogConfig,
     /// Where the database is.
     pub database: DatabaseConfig,
     /// Who callers are.
@@ -96,6 +99,25 @@ impl Default for AdminConfig {
     fn default() -> Self {
         Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9464))) }
     }
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// For whom it is written.
+    pub format: LogFormat,
+}
+
+/// For whom the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// People.
+    #[default]
+    Human,
+    /// Programs: a JSON object on each line.
+    Json,
 }
 
 fn address_or_none<'de, D: Deserializer<'de>>(value: D) -> Result<Option<SocketAddr>, D::Error> {

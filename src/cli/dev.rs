@@ -20,7 +20,7 @@ use crate::{
     admin::Admin,
     auth::tokens,
     config::{
-        AdminConfig, AuthConfig, Config, DatabaseConfig, LimitsConfig, PolicyConfig,
+        AdminConfig, AuthConfig, Config, DatabaseConfig, LimitsConfig, LogConfig, PolicyConfig,
         RetentionConfig, ServerConfig, TokensConfig, default_data_dir, program_folders,
     },
     embedded::{Cluster, Installation, Keep},
@@ -79,6 +79,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
     let mut config = Config {
         server: ServerConfig { listen: arguments.listen, ..ServerConfig::default() },
         admin: AdminConfig { listen: None },
+        log: LogConfig::default(),
         database: DatabaseConfig {
             url: cluster.url("approvals"),
             notify_url: String::new(),

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{certificates, files};
+use super::{certificates, files, logs};
 use crate::{
     admin::Admin,
     config::{Config, LimitsConfig, RetentionConfig},
@@ -35,6 +35,7 @@ const UNREAD: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(config: PathBuf) -> Result<()> {
     let config = Config::load(&config).map_err(|why| anyhow!(why))?;
+    logs::begin(config.log.format);
     let stop = stop_signal()?;
     tokio::pin!(stop);
     let admin = Admin::default();

@@ -285,8 +285,10 @@ pub fn log_of(child: &mut Child) -> mpsc::UnboundedReceiver<String> {
 /// Where a program says at its start that those who run it can look.
 pub async fn admin_of(log: &mut mpsc::UnboundedReceiver<String>) -> SocketAddr {
     let lines = until(log, "readiness on http://").await;
-    let address = lines.last().and_then(|line| line.split_once("http://"));
-    address.and_then(|(_, address)| address.trim().parse().ok()).expect("an address")
+    let (_, address) = lines.last().and_then(|line| line.split_once("http://")).expect("there");
+    // In JSON there is more behind it.
+    let address = address.split('"').next().expect("the first part");
+    address.trim().parse().expect("an address")
 }
 
 /// The lines of a log up to one with these words, which is the last of them.

@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod documents;
+mod parts;
 
 /// The status of an answer and what it says.
 pub async fn get(admin: SocketAddr, path: &str) -> (u16, String) {
