@@ -14,8 +14,8 @@ run: linker ## start the service for trying it out; ARGS="--listen 127.0.0.1:500
 	pg_bin=$$(scripts/postgres) && PG_BIN=$$pg_bin cargo run --locked -- dev $(ARGS)
 
 test: linker ## run the tests; ARGS="name" for some, PG_BIN=DIR for another server
-	pg_bin=$$(scripts/postgres) && grpcurl=$$(scripts/grpcurl) && \
-	  PG_BIN=$$pg_bin GRPCURL=$$grpcurl cargo test --locked -- --show-output $(ARGS)
+	pg_bin=$$(scripts/postgres) && grpcurl=$$(scripts/grpcurl) && promtool=$$(scripts/promtool) && \
+	  PG_BIN=$$pg_bin GRPCURL=$$grpcurl PROMTOOL=$$promtool cargo test --locked -- --show-output $(ARGS)
 
 bench: linker ## measure; figures of one run belong together
 	pg_bin=$$(scripts/postgres) && PG_BIN=$$pg_bin cargo bench --locked --bench '*' $(ARGS)

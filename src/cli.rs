@@ -3,15 +3,15 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use self::files::Faulty;
-use crate::store::QUIET;
+use crate::config::LogFormat;
 
 mod certificates;
 mod dev;
 mod files;
 mod health;
+mod logs;
 mod migrate;
 mod notify;
 mod policy;
@@ -88,12 +88,10 @@ enum TokenCommand {
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {
     let command = CommandLine::parse().command;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let filter = match QUIET.parse() {
-        Ok(quiet) => filter.add_directive(quiet),
-        Err(_) => filter,
-    };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Of `serve` the configuration says how.
+    if !matches!(command, Command::Serve { .. }) {
+        logs::begin(LogFormat::Human);
+    }
     let done = match command {
         Command::Dev(arguments) => in_runtime(dev::run(arguments)),
         Command::Serve { config } => in_runtime(serve::run(config)),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use jiff::SignedDuration;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 
 pub use self::jwt::{JwksSource, JwtConfig};
 use crate::duration;
@@ -38,6 +38,12 @@ pub struct Config {
     /// How callers reach the server.
     #[serde(default)]
     pub server: ServerConfig,
+    /// How those who run it look at it.
+    #[serde(default)]
+    pub admin: AdminConfig,
+    /// How it tells what it does.
+    #[serde(default)]
+    pub log: LogConfig,
     /// Where the database is.
     pub database: DatabaseConfig,
     /// Who callers are.
@@ -79,6 +85,48 @@ impl Default for ServerConfig {
             reflection: true,
             drain_grace: SignedDuration::from_secs(10),
         }
+    }
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Where to listen for `/metrics`, `/livez` and `/readyz`; "" for nowhere, and port 0 for any that is free.
+    #[serde(deserialize_with = "address_or_none")]
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9464))) }
+    }
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// For whom it is written.
+    pub format: LogFormat,
+}
+
+/// For whom the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// People.
+    #[default]
+    Human,
+    /// Programs: a JSON object on each line.
+    Json,
+}
+
+fn address_or_none<'de, D: Deserializer<'de>>(value: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(value)?;
+    match text.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| Error::custom("admin.listen is no address")),
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use crate::{
     digest::RequestHash,
     error::Error,
+    metrics::{Follows, Measures, Read},
     names::Namespace,
     store::{
         Store,
@@ -23,10 +24,12 @@ use crate::{
     },
 };
 
+mod behind;
 pub mod cursor;
 mod subscription;
 mod waiting;
 
+use behind::Behind;
 pub use subscription::Subscription;
 pub use waiting::Waiter;
 use waiting::Waiting;
@@ -54,6 +57,7 @@ pub struct Feed {
     /// For the tailers, which do not wait behind subscribers.
     ahead: Store,
     tails: Arc<Mutex<HashMap<Namespace, Weak<Tail>>>>,
+    counts: Follows,
 }
 
 /// The newest events of one log. It lives as long as somebody follows it.
@@ -84,7 +88,16 @@ impl Drop for Tail {
 impl Feed {
     /// A feed of this store; [`run`](Self::run) keeps it moving.
     pub fn new(store: Store) -> Self {
-        Self { ahead: store.apart(), store, tails: Arc::default() }
+        Self { ahead: store.apart(), store, tails: Arc::default(), counts: Follows::default() }
+    }
+
+    /// What is followed, and how well.
+    pub fn measures(&self) -> Measures {
+        let feed = self.clone();
+        let logs = ("approval_authority_feed_logs", "Logs that somebody here follows or waits on");
+        let mut measures = self.counts.measures();
+        measures.push(Box::new(Read::new([logs], move || [feed.in_use().len()])));
+        measures
     }
 
     /// Keeps the feed moving until it is dropped: passes wake-ups on, in both directions, and polls.
@@ -120,7 +133,8 @@ impl Feed {
             wake: Arc::default(),
         });
         tails.insert(namespace.clone(), Arc::downgrade(&tail));
-        tokio::spawn(follow(self.ahead.clone(), namespace.clone(), Arc::downgrade(&tail)));
+        let (store, counts) = (self.ahead.clone(), self.counts.clone());
+        tokio::spawn(follow(store, namespace.clone(), Arc::downgrade(&tail), counts));
         tail
     }
 
@@ -162,31 +176,39 @@ impl Feed {
 
     /// One statement for all logs in use, always: a connection that looks healthy may deliver nothing.
     async fn poll(&self) {
+        let mut behind = Behind::default();
         loop {
             tokio::time::sleep(POLL).await;
             let in_use: HashMap<Namespace, Arc<Tail>> = self.in_use().into_iter().collect();
+            behind.retain(|namespace| in_use.contains_key(namespace));
             if in_use.is_empty() {
+                self.counts.lag.set(0.0);
                 continue;
             }
             let namespaces: Vec<Namespace> = in_use.keys().cloned().collect();
             match self.ahead.heads(&namespaces).await {
                 Ok(heads) => {
                     for (namespace, head) in heads {
-                        if let Some(tail) = in_use.get(&namespace)
-                            && *tail.published.borrow() != Some(head)
-                        {
+                        let Some(tail) = in_use.get(&namespace) else { continue };
+                        let published = *tail.published.borrow();
+                        if published != Some(head) {
                             tail.wake.notify_one();
                         }
+                        behind.look(namespace, published, head);
                     }
                 }
-                Err(failure) => tracing::warn!(%failure, "the logs could not be polled"),
+                Err(failure) => {
+                    self.counts.failures.inc();
+                    tracing::warn!(%failure, "the logs could not be polled");
+                }
             }
+            self.counts.lag.set(behind.longest().as_secs_f64());
         }
     }
 }
 
 /// The tailer: publishes what is new whenever it is woken, until nobody follows the log any more.
-async fn follow(store: Store, namespace: Namespace, tail: Weak<Tail>) {
+async fn follow(store: Store, namespace: Namespace, tail: Weak<Tail>, counts: Follows) {
     let Some(wake) = tail.upgrade().map(|tail| tail.wake.clone()) else {
         return;
     };
@@ -194,6 +216,7 @@ async fn follow(store: Store, namespace: Namespace, tail: Weak<Tail>) {
         {
             let Some(tail) = tail.upgrade() else { return };
             if let Err(error) = publish(&store, &namespace, &tail).await {
+                counts.failures.inc();
                 tracing::info!(%error, %namespace, "the log cannot be read; trying again");
                 tokio::time::sleep(BACKOFF).await;
                 continue;

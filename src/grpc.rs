@@ -10,8 +10,10 @@ pub mod fields;
 #[cfg(test)]
 mod fuzz;
 mod guard;
+mod health;
 pub mod limits;
 pub mod listener;
+mod measure;
 mod open;
 mod page;
 mod rights;

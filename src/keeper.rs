@@ -13,9 +13,11 @@ use tokio::time::timeout;
 use crate::{
     error::Error,
     ledger::Ledger,
+    metrics::{Measures, Rounds},
     store::{Failure, Store},
 };
 
+mod pending;
 mod retention;
 
 pub use retention::Retention;
@@ -34,22 +36,34 @@ pub struct Keeper {
     store: Store,
     ledger: Ledger,
     retention: Retention,
+    counts: Rounds,
 }
 
 impl Keeper {
     /// A keeper of all namespaces of this store.
     pub fn new(store: Store, ledger: Ledger, retention: Retention) -> Self {
-        Self { store: store.apart(), ledger, retention }
+        Self { store: store.apart(), ledger, retention, counts: Rounds::default() }
+    }
+
+    /// Its rounds, and what is pending.
+    pub fn measures(&self) -> Measures {
+        self.counts.measures()
     }
 
     /// Works until it is dropped.
     pub async fn run(&self) {
-        tokio::join!(self.keep_time(), retention::run(&self.store, self.retention));
+        tokio::join!(
+            self.keep_time(),
+            retention::run(&self.store, self.retention, &self.counts),
+            pending::run(&self.store, &self.counts)
+        );
     }
 
     async fn keep_time(&self) {
         loop {
-            match self.see_to_what_is_due().await {
+            let done = self.see_to_what_is_due().await;
+            self.counts.ended("deadlines", &done);
+            match done {
                 Ok(AT_ONCE..) => {}
                 Ok(_) => tokio::time::sleep(INTERVAL).await,
                 Err(failure) => {

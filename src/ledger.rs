@@ -8,7 +8,7 @@
 //! Callers hold a receiver and nothing else: one that gives up disturbs no batch. How many of them there are is bounded where they
 //! are let in, for each principal and in all; a lane takes them in the order in which they come.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -20,6 +20,7 @@ use crate::{
         transition::Command,
     },
     error::Error,
+    metrics::{Batches, Measures},
     names::{IdempotencyKey, Namespace, Principal},
     store::{Failure, Store},
 };
@@ -46,6 +47,7 @@ struct Shared {
     store: Store,
     looks: Lane<Job>,
     commits: Lane<Job>,
+    counts: Batches,
 }
 
 /// A command on its way, and where its answer goes.
@@ -81,8 +83,14 @@ enum Claim {
 impl Ledger {
     /// A ledger on this store.
     pub fn new(store: Store) -> Self {
-        let shared = Shared { store, looks: Lane::default(), commits: Lane::default() };
+        let (looks, commits, counts) = (Lane::default(), Lane::default(), Batches::default());
+        let shared = Shared { store, looks, commits, counts };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// What it does in batches, and how long people take.
+    pub fn measures(&self) -> Measures {
+        self.shared.counts.measures()
     }
 
     /// Consumes a matching approval, or joins or creates the pending one.
@@ -170,6 +178,7 @@ impl Shared {
     }
 
     async fn look_together(self: Arc<Self>, namespace: Namespace, jobs: Vec<Job>) {
+        let began = Instant::now();
         let calls: Vec<&Require> = jobs.iter().filter_map(Job::call).collect();
         let mut looked = self.store.peek(&namespace, &calls).await;
         if let Err(Failure::Unavailable(why)) = &looked {
@@ -177,6 +186,7 @@ impl Shared {
             tracing::info!(%why, "a look is tried again");
             looked = self.store.peek(&namespace, &calls).await;
         }
+        self.counts.looks.done(jobs.len(), began.elapsed());
         let found = match looked {
             Ok(found) => found,
             Err(failure) => return batch::refuse(jobs, failure),

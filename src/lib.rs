@@ -14,6 +14,7 @@
 //! - [`tls`]: what is shown and asked for in a handshake, with callers and with the database.
 //! - [`grpc`]: the contract ([`proto`]) in front of all that.
 //! - [`gate`]: the client side, for Rust backends: a gate that fails closed. The feature `gate` has it without any of the server.
+//! - [`metrics`], [`admin`]: what is counted, in each part by itself; and the page that shows it, with liveness and readiness.
 //! - [`cli`], [`config`], [`embedded`]: the program, its files, and the private PostgreSQL of `dev` and the tests.
 //!
 //! Dependencies point one way: `cli, grpc -> keeper -> ledger, feed -> store -> the core`. The gate needs [`names`],
@@ -31,6 +32,8 @@
 //! - Two servers on one database know nothing of each other. The unique index over open approvals, the row
 //!   locks and the log's lock carry the promises.
 
+#[cfg(feature = "server")]
+pub mod admin;
 #[cfg(feature = "server")]
 pub mod approval;
 #[cfg(feature = "server")]
@@ -61,6 +64,8 @@ pub mod grpc;
 pub mod keeper;
 #[cfg(feature = "server")]
 pub mod ledger;
+#[cfg(feature = "server")]
+pub mod metrics;
 pub mod names;
 #[cfg(feature = "server")]
 pub mod policy;

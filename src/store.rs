@@ -9,7 +9,10 @@ use deadpool::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    metrics::{Measures, Read},
+};
 
 pub mod approvals;
 pub mod batch;
@@ -120,6 +123,28 @@ impl Store {
             Err(PoolError::Backend(failure)) => Err(failure),
             Err(error) => Err(Failure::Unavailable(error.to_string())),
         }
+    }
+
+    /// How the pool is used.
+    pub fn measures(&self) -> Measures {
+        let pool = self.pool.clone();
+        let names = [
+            ("approval_authority_database_pool_limit", "Connections that the pool may hold"),
+            ("approval_authority_database_pool_connections", "Connections that the pool holds"),
+            ("approval_authority_database_pool_in_use", "Connections that are lent out"),
+            (
+                "approval_authority_database_pool_waiting",
+                "Transactions and reads that wait for one",
+            ),
+        ];
+        let read = move || {
+            let status = pool.status();
+            let in_use = status.size.saturating_sub(status.available);
+            [status.max_size, status.size, in_use, status.waiting]
+        };
+        let mut measures = self.connector.opened.measures();
+        measures.push(Box::new(Read::new(names, read)));
+        measures
     }
 
     /// Where revisions that were committed here are announced.

@@ -206,7 +206,7 @@ fn deployment(folder: &TempDir, url: &str) -> PathBuf {
     });
     let url = toml::Value::from(url);
     let config = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\n[database]\nurl = {url}\n\
+        "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[database]\nurl = {url}\n\
          [auth.tokens]\nfile = \"tokens.toml\"\n[policy]\nfile = \"policy.toml\"\n\
          [limits]\nwatchers_per_principal = 10000\n"
     );

@@ -17,10 +17,11 @@ use tokio::{
 
 use super::serve::{prepare, stop_signal, store};
 use crate::{
+    admin::Admin,
     auth::tokens,
     config::{
-        AuthConfig, Config, DatabaseConfig, LimitsConfig, PolicyConfig, RetentionConfig,
-        ServerConfig, TokensConfig, default_data_dir, program_folders,
+        AdminConfig, AuthConfig, Config, DatabaseConfig, LimitsConfig, LogConfig, PolicyConfig,
+        RetentionConfig, ServerConfig, TokensConfig, default_data_dir, program_folders,
     },
     embedded::{Cluster, Installation, Keep},
     policy::file::BUILT_IN,
@@ -77,6 +78,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
 
     let mut config = Config {
         server: ServerConfig { listen: arguments.listen, ..ServerConfig::default() },
+        admin: AdminConfig { listen: None },
+        log: LogConfig::default(),
         database: DatabaseConfig {
             url: cluster.url("approvals"),
             notify_url: String::new(),
@@ -101,7 +104,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
     let listener = TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
-    let server = prepare(&config).await?;
+    let server = prepare(&config, Admin::default()).await?;
     welcome(listener.local_addr()?, &folder, &tokens);
     server.run(listener, stop).await?;
     cluster.stop();

@@ -8,9 +8,11 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{certificates, files, notify};
+use super::{certificates, files, logs, notify};
 use crate::{
+    admin::Admin,
     config::{Config, LimitsConfig, RetentionConfig},
     grpc::{limits::Limits, server::Server},
     keeper::Retention,
@@ -37,10 +39,14 @@ const SILENT: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(config: PathBuf) -> Result<()> {
     let config = Config::load(&config).map_err(|why| anyhow!(why))?;
+    logs::begin(config.log.format);
     let stop = stop_signal()?;
     tokio::pin!(stop);
+    let admin = Admin::default();
+    // Before the database was seen, and until the last call is answered.
+    let _seen = watch_over(&config, admin.clone()).await?;
     let server = tokio::select! {
-        server = prepare(&config) => server?,
+        server = prepare(&config, admin) => server?,
         () = &mut stop => return Ok(()),
     };
     let listen = config.server.listen;
@@ -56,8 +62,17 @@ pub(super) async fn run(config: PathBuf) -> Result<()> {
     Ok(())
 }
 
+/// Listens for those who run the service, for as long as what it returns is kept.
+async fn watch_over(config: &Config, admin: Admin) -> Result<Option<AbortOnDropHandle<()>>> {
+    let Some(listen) = config.admin.listen else { return Ok(None) };
+    let listener = TcpListener::bind(listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on admin.listen = {listen}"))?;
+    tracing::info!("metrics, liveness and readiness on http://{}", listener.local_addr()?);
+    Ok(Some(AbortOnDropHandle::new(tokio::spawn(admin.serve(listener)))))
+}
+
 /// Everything that a server stands on, checked; waits for a database that cannot be reached yet.
-pub(super) async fn prepare(config: &Config) -> Result<Server> {
+pub(super) async fn prepare(config: &Config, admin: Admin) -> Result<Server> {
     let access = files::access(config)?;
     let tls = match &config.server.tls {
         Some(files) => Some(certificates::watched(files.clone()).await?),
@@ -73,7 +88,7 @@ pub(super) async fn prepare(config: &Config) -> Result<Server> {
     let RetentionConfig { closed_approvals, events } = config.retention;
     let retention = Retention { closed_approvals, events };
     let limits = limits(config)?;
-    Ok(Server { store, access, tls, limits, retention, reflection, drain_grace })
+    Ok(Server { store, access, tls, limits, retention, reflection, admin, drain_grace })
 }
 
 fn limits(config: &Config) -> Result<Limits> {

@@ -19,11 +19,15 @@ use super::{
     stream, watch,
 };
 use crate::{
-    approval::{Operation, Terms, gate::Require},
+    approval::{
+        Operation, Terms,
+        gate::{Gate, Require},
+    },
     auth::{Access, Caller, Scope},
     error::Error,
     feed::{Feed, cursor::Cursor},
     ledger::Ledger,
+    metrics::Outcomes,
     names::{Action, IdempotencyKey, Namespace, OnBehalfOf, Text, WorkspaceId},
     policy::Gating,
     proto::{self, approval_service_server},
@@ -50,6 +54,8 @@ pub struct ApprovalService {
     pub unread: Duration,
     /// Cancelled when the server drains.
     pub draining: CancellationToken,
+    /// What the gate says.
+    pub outcomes: Outcomes,
 }
 
 #[tonic::async_trait]
@@ -161,6 +167,7 @@ impl ApprovalService {
         let terms = match caller.policy.gating(&asked.operation.action)? {
             Gating::Gated(terms) => terms,
             Gating::NotGated => {
+                self.outcomes.not_required();
                 return Ok(proto::RequireApprovalResponse {
                     outcome: proto::Outcome::NotRequired.into(),
                     ..Default::default()
@@ -183,6 +190,11 @@ impl ApprovalService {
         };
         let gate =
             waiting::require(&self.ledger, &self.feed, call, until, renewed, released).await?;
+        match &gate {
+            Gate::Approved { replayed, .. } => self.outcomes.approved(*replayed),
+            Gate::Pending(_) => self.outcomes.pending(),
+            Gate::Denied { .. } => self.outcomes.denied(),
+        }
         convert::gate(&gate)
     }
 

@@ -39,6 +39,7 @@ use crate::{
     feed::{Feed, cursor::Cursor},
     fuzz::{Outcome, can_be_shown, few_slips, run, spoilt, texts},
     ledger::Ledger,
+    metrics::Outcomes,
     names::Namespace,
     policy::file,
     proto::{
@@ -126,6 +127,7 @@ impl Rig {
             access,
             unread,
             draining: CancellationToken::new(),
+            outcomes: Outcomes::default(),
         });
         let workspaces = WorkspaceServiceServer::new(WorkspaceService { store });
         let (approvals, workspaces) = (guard.protect(approvals), guard.protect(workspaces));

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{error::Error, names::Principal};
+use crate::{
+    error::Error,
+    metrics::{Measures, Read, Refusals},
+    names::Principal,
+};
 
 /// How much one server takes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,7 @@ impl Limits {
 pub(super) struct Places {
     limits: Limits,
     taken: Arc<Mutex<Taken>>,
+    refused: Refusals,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +92,7 @@ impl Counts {
 
 impl Places {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, taken: Arc::default() }
+        Self { limits, taken: Arc::default(), refused: Refusals::default() }
     }
 
     /// A place for a call of a principal's that begins.
@@ -102,9 +107,11 @@ impl Places {
         let mut taken = self.taken();
         let own = taken.each.get(principal).copied().unwrap_or_default();
         if *own.clone().of(part) >= most_each {
+            self.refused.one_principals();
             return Err(Error::TooManyCalls);
         }
         if *taken.all.of(part) >= most {
+            self.refused.everybodys();
             return Err(Error::Overloaded);
         }
         *taken.all.of(part) += 1;
@@ -121,6 +128,26 @@ impl Places {
                 taken.each.remove(principal);
             }
         }
+    }
+
+    /// Who is here, and for whom there was no place.
+    pub(super) fn measures(&self) -> Measures {
+        let (here, limits) = (self.clone(), self.limits);
+        let kinds = ["call", "waiter", "subscriber"];
+        let read = move || {
+            let Counts { calls, waiters, watchers } = here.taken().all;
+            [calls, waiters, watchers]
+        };
+        let name = "approval_authority_calls_in_progress";
+        let help = "Calls in progress, calls that wait for a decision, and streams of subscribers";
+        let in_progress = Read::labelled(name, help, "kind", kinds, read);
+        let name = "approval_authority_calls_limit";
+        let help = "How many of these there may be at once";
+        let read = move || [limits.calls, limits.waiters, limits.watchers];
+        let most = Read::labelled(name, help, "kind", kinds, read);
+        let mut measures = self.refused.measures();
+        measures.extend([Box::new(in_progress) as _, Box::new(most) as _]);
+        measures
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {

@@ -5,22 +5,25 @@ use std::{sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{self, Server as Transport};
-use tonic_health::{ServingStatus, server::health_reporter};
 
 use super::{
     answer::REQUEST_BYTES,
     approvals::ApprovalService,
     guard::Guard,
+    health::Health,
     limits::{Limits, Places},
     listener::{Tls, connections},
+    measure::{self, Measure},
     open::{self, OpenToAll},
     workspaces::WorkspaceService,
 };
 use crate::{
+    admin::Admin,
     auth::Access,
     feed::Feed,
     keeper::{Keeper, Retention},
     ledger::Ledger,
+    metrics::{Calls, Described, Outcomes},
     proto::{
         self, approval_service_server::ApprovalServiceServer,
         workspace_service_server::WorkspaceServiceServer,
@@ -55,6 +58,8 @@ pub struct Server {
     pub retention: Retention,
     /// Whether the contract can be asked for.
     pub reflection: bool,
+    /// What those who run it can see.
+    pub admin: Admin,
     /// How long calls and streams in progress may take to end once the server drains.
     pub drain_grace: Duration,
 }
@@ -80,6 +85,11 @@ impl Server {
         let feed = Feed::new(self.store.clone());
         let ledger = Ledger::new(self.store.clone());
         let keeper = Keeper::new(self.store.clone(), ledger.clone(), self.retention);
+        let page = self.admin.page;
+        page.add(self.store.measures());
+        page.add(ledger.measures());
+        page.add(feed.measures());
+        page.add(keeper.measures());
         let approvals = ApprovalService {
             store: self.store.clone(),
             ledger,
@@ -87,22 +97,24 @@ impl Server {
             access: self.access.clone(),
             unread: self.limits.unread,
             draining: draining.clone(),
+            outcomes: Outcomes::default(),
         };
+        page.add(approvals.outcomes.measures());
         let workspaces = WorkspaceService { store: self.store.clone() };
         let (places, unread) = (Places::new(self.limits), self.limits.unread);
+        page.add(places.measures());
         let guard = Guard { access: self.access, places, unread };
         let approvals =
             ApprovalServiceServer::new(approvals).max_decoding_message_size(REQUEST_BYTES);
         let workspaces =
             WorkspaceServiceServer::new(workspaces).max_decoding_message_size(REQUEST_BYTES);
 
-        let (health, health_service) = health_reporter();
-        health.set_service_status("", ServingStatus::Serving).await;
-        health.set_serving::<ApprovalServiceServer<ApprovalService>>().await;
-        health.set_serving::<WorkspaceServiceServer<WorkspaceService>>().await;
-
+        let (health, health_service) = Health::serving(self.admin.readiness).await;
         let health_service = health_service.max_decoding_message_size(open::REQUEST_BYTES);
+        let calls = Calls::of(methods(self.reflection));
+        page.add(calls.measures());
         let router = Transport::builder()
+            .layer(Measure(Arc::new(calls)))
             .http2_max_header_list_size(HEADER_BYTES)
             .max_concurrent_streams(STREAMS)
             .http2_max_pending_accept_reset_streams(Some(TAKEN_BACK))
@@ -129,11 +141,22 @@ impl Server {
     }
 }
 
+/// Of all services that callers find.
+fn methods(reflection: bool) -> Vec<Described> {
+    let mut methods = measure::methods(proto::DESCRIPTORS);
+    methods.extend(measure::methods(tonic_health::pb::FILE_DESCRIPTOR_SET));
+    if reflection {
+        methods.extend(measure::methods(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET));
+        methods.extend(measure::methods(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET));
+    }
+    methods
+}
+
 async fn drive(
     serving: impl Future<Output = Result<(), transport::Error>>,
     shutdown: impl Future<Output = ()>,
     draining: &CancellationToken,
-    health: &tonic_health::server::HealthReporter,
+    health: &Health,
     grace: Duration,
 ) -> Result<Drained, transport::Error> {
     tokio::pin!(serving);
@@ -142,9 +165,7 @@ async fn drive(
         () = shutdown => {}
     }
     tracing::info!("draining");
-    health.set_service_status("", ServingStatus::NotServing).await;
-    health.set_not_serving::<ApprovalServiceServer<ApprovalService>>().await;
-    health.set_not_serving::<WorkspaceServiceServer<WorkspaceService>>().await;
+    health.draining().await;
     draining.cancel();
     match tokio::time::timeout(grace, serving).await {
         Ok(ended) => {

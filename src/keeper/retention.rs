@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use uuid::Uuid;
 
 use crate::{
+    metrics::Rounds,
     names::Namespace,
     store::{Failure, Store},
 };
@@ -23,9 +24,11 @@ pub struct Retention {
 }
 
 /// Deletes what is older than that, until it is dropped.
-pub(super) async fn run(store: &Store, retention: Retention) {
+pub(super) async fn run(store: &Store, retention: Retention, counts: &Rounds) {
     loop {
-        if let Err(failure) = one_round(store, retention).await {
+        let done = one_round(store, retention).await;
+        counts.ended("retention", &done);
+        if let Err(failure) = done {
             tracing::warn!(%failure, "retention could not go on; the next round will");
         }
         tokio::time::sleep(INTERVAL).await;

@@ -60,7 +60,10 @@ async fn run_together(shared: &Arc<Shared>, namespace: &Namespace, mut jobs: Vec
             return jobs;
         }
         attempts += 1;
-        match attempt(&shared.store, namespace, &jobs).await {
+        let began = Instant::now();
+        let attempted = attempt(shared, namespace, &jobs).await;
+        shared.counts.commits.done(jobs.len(), began.elapsed());
+        match attempted {
             Ok(decided) => {
                 answer(shared, namespace, jobs, decided);
                 return Vec::new();
@@ -105,13 +108,14 @@ fn answer(shared: &Arc<Shared>, namespace: &Namespace, jobs: Vec<Job>, decided: 
 }
 
 async fn attempt(
-    store: &Store,
+    shared: &Shared,
     namespace: &Namespace,
     jobs: &[Job],
 ) -> Result<Vec<Decided>, Failure> {
     let calls: Vec<&Require> = jobs.iter().filter_map(Job::call).collect();
     let ids: Vec<Uuid> = jobs.iter().flat_map(Job::approvals).collect();
     let kept: Vec<Uuid> = jobs.iter().filter_map(Job::kept).collect();
+    let Shared { store, counts, .. } = shared;
     let tx = store.begin().await?;
     let found = tx.patiently(batch::lock_and_read(&tx, namespace, &ids, &calls, &kept)).await?;
     let mut decided = decide(jobs, found);
@@ -133,10 +137,20 @@ async fn attempt(
     }
     match tx.commit().await {
         Ok(()) => {}
-        Err(Failure::Unknown) => find_out(store, namespace, batch_id, &events_of(&decided)).await?,
+        Err(Failure::Unknown) => {
+            let found = find_out(store, namespace, batch_id, &events_of(&decided)).await;
+            counts.found_out(match &found {
+                Ok(()) => Some(true),
+                Err(Failure::Unavailable(_)) => Some(false),
+                Err(_) => None,
+            });
+            found?;
+        }
         Err(failure) => return Err(failure),
     }
-    if !events.is_empty() {
+    let happened = events_of(&decided);
+    happened.iter().for_each(|event| counts.event(event));
+    if !happened.is_empty() {
         store.announcer().announce(namespace);
     }
     Ok(decided)

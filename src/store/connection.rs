@@ -26,7 +26,7 @@ use tokio_postgres::{
 use tokio_postgres_rustls_improved::MakeRustlsConnect;
 
 use super::{Failure, schema, url::Url};
-use crate::{error::Error, tls};
+use crate::{error::Error, metrics::Opened, tls};
 
 /// How long one host may take from the first packet to its first answer.
 pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
@@ -166,13 +166,14 @@ pub(super) struct Connector {
     /// The same database on each of its hosts, in the order given.
     hosts: Arc<[Endpoint]>,
     newest: Arc<AtomicU64>,
+    pub(super) opened: Opened,
 }
 
 impl Connector {
     /// For the database that the configuration's `key` names.
     pub(super) fn new(key: &str, url: &Url) -> Result<Self, Error> {
         let hosts = each_host(url).map_err(|why| Error::invalid(key, why))?;
-        Ok(Self { hosts: hosts.into(), newest: Arc::default() })
+        Ok(Self { hosts: hosts.into(), newest: Arc::default(), opened: Opened::default() })
     }
 
     /// Longer than all hosts together may take.
@@ -243,7 +244,12 @@ impl Manager for Connector {
     type Error = Failure;
 
     async fn create(&self) -> Result<Connection, Failure> {
-        self.first_that_answers(|host| self.connect_to(host)).await
+        let connected = self.first_that_answers(|host| self.connect_to(host)).await;
+        match &connected {
+            Ok(_) => self.opened.made.inc(),
+            Err(_) => self.opened.failed.inc(),
+        }
+        connected
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Failure> {

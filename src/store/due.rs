@@ -1,11 +1,15 @@
 //! What time has come for: open approvals to lapse or to climb, and the tree above them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{Failure, Store, rows::Columns, transaction::Transaction};
 use crate::names::{Namespace, WorkspaceId};
+
+/// Pending approvals that are counted.
+const COUNTED: i64 = 1000;
 
 /// Approvals of one namespace that are seen to at once: a batch of the ledger's.
 const OF_A_NAMESPACE: i64 = 128;
@@ -22,6 +26,18 @@ CROSS JOIN LATERAL (
         AND least(a.expire_time, a.escalate_time) <= $3
     ORDER BY a.namespace, least(a.expire_time, a.escalate_time) LIMIT $1
 ) AS d LIMIT $2";
+
+/// One index lookup for each namespace, and some hundred rows in all: the namespaces share them, but each may show its oldest.
+/// Ids are in the order of time.
+const PENDING_AGES: &str =
+    "-- pending_ages(): since when approvals are pending, the oldest of each namespace
+SELECT p.create_time FROM approval_authority.logs AS l
+CROSS JOIN LATERAL (
+    SELECT a.create_time FROM approval_authority.approvals AS a
+    WHERE a.namespace = l.namespace AND a.state = 'PENDING'
+    ORDER BY a.namespace, a.state, a.id
+    LIMIT greatest(1, $1 / (SELECT count(*) FROM approval_authority.logs AS all_logs))
+) AS p";
 
 const PATHS: &str = "-- paths_of(): the workspaces of some approvals with their ancestors
 WITH RECURSIVE path (approval_id, id, distance) AS (
@@ -48,6 +64,27 @@ impl Store {
             .map(|row| {
                 let mut columns = Columns::of(row);
                 Ok((columns.name(Namespace::parse)?, columns.next()?))
+            })
+            .collect()
+    }
+}
+
+impl Store {
+    /// How long each pending approval has been so, of all namespaces: of at most a thousand, the oldest of each, and no fewer
+    /// than one where there is one.
+    pub async fn pending_ages(&self) -> Result<Vec<Duration>, Failure> {
+        let now = self.clock().await?;
+        let lease = self.reading_connection().await?;
+        let rows = lease
+            .patiently(async {
+                let statement = lease.prepare_cached(PENDING_AGES).await?;
+                lease.query(&statement, &[&COUNTED]).await
+            })
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let since: Timestamp = Columns::of(row).next()?;
+                Ok(Duration::try_from(now.duration_since(since)).unwrap_or_default())
             })
             .collect()
     }

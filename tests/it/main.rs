@@ -41,6 +41,7 @@ mod server;
 mod service;
 mod settling;
 mod subscribers;
+mod telemetry;
 mod tls;
 mod waiting;
 mod wake_ups;

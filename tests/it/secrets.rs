@@ -111,7 +111,7 @@ impl Scene {
             "approval-authority.toml",
             &format!(
                 "[server]\nlisten = \"127.0.0.1:0\"\n[server.tls]\ncert = \"server.pem\"\nkey = \"server.key\"\n\
-                 client_ca = \"clients.pem\"\n[database]\nurl = {url:?}\n[auth.tokens]\nfile = \"tokens.toml\"\n\
+                 client_ca = \"clients.pem\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[database]\nurl = {url:?}\n[auth.tokens]\nfile = \"tokens.toml\"\n\
                  [auth.mtls]\nsubject = \"uri\"\n[auth.jwt.corp]\nissuer = \"https://corp.example\"\n\
                  audience = \"a\"\njwks = \"keys.json\"\n[policy]\nfile = \"policy.toml\"\n"
             ),

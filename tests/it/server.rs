@@ -9,6 +9,7 @@ use std::{
 };
 
 use approval_authority::{
+    admin::Admin,
     auth::{
         Access,
         jwt::Issuers,
@@ -130,6 +131,7 @@ impl TestServer {
             limits,
             retention: RETENTION,
             reflection: true,
+            admin: Admin::default(),
             drain_grace: Duration::from_secs(10),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -228,6 +230,11 @@ impl Process {
         Caller::new(self.address, subject).await
     }
 
+    /// Where those who run it look. It is said once, at the beginning of the log.
+    pub async fn admin(&mut self) -> SocketAddr {
+        admin_of(&mut self.log).await
+    }
+
     /// Memory that it holds.
     pub fn resident_kib(&self) -> i64 {
         let pid = self.child.id().expect("running");
@@ -277,6 +284,15 @@ pub fn log_of(child: &mut Child) -> mpsc::UnboundedReceiver<String> {
     log
 }
 
+/// Where a program says at its start that those who run it can look.
+pub async fn admin_of(log: &mut mpsc::UnboundedReceiver<String>) -> SocketAddr {
+    let lines = until(log, "readiness on http://").await;
+    let (_, address) = lines.last().and_then(|line| line.split_once("http://")).expect("there");
+    // In JSON there is more behind it.
+    let address = address.split('"').next().expect("the first part");
+    address.trim().parse().expect("an address")
+}
+
 /// The lines of a log up to one with these words, which is the last of them.
 pub async fn until(log: &mut mpsc::UnboundedReceiver<String>, words: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
@@ -294,7 +310,7 @@ pub fn write_deployment(folder: &Path, url: &str, more: &str) -> PathBuf {
     std::fs::write(folder.join("policy.toml"), policy_text()).expect("written");
     let url = toml::Value::from(url);
     let config = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\n[database]\nurl = {url}\n\
+        "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[database]\nurl = {url}\n\
          [auth.tokens]\nfile = \"tokens.toml\"\n[policy]\nfile = \"policy.toml\"\n{more}"
     );
     let file = folder.join("approval-authority.toml");
