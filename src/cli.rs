@@ -12,6 +12,7 @@ mod certificates;
 mod dev;
 mod files;
 mod migrate;
+mod people;
 mod policy;
 mod serve;
 mod table;
@@ -19,7 +20,17 @@ mod token;
 
 /// A human approval, consumed exactly once, in front of every destructive operation.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "\
+Exit codes of the commands that call the authority: 0 done, or let through; 1 failure; 2 usage; 3 held, people have been
+asked; 4 credential; 5 refused, by a person, the policy or for want of a role; 6 the state has moved on; 7 try again.
+
+Examples:
+  approval-authority dev
+  approval-authority pending
+  approval-authority approve 2233aabb"
+)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -54,6 +65,8 @@ enum Command {
     /// Make credentials.
     #[command(subcommand)]
     Token(TokenCommand),
+    #[command(flatten)]
+    People(people::Command),
 }
 
 #[derive(Subcommand)]
@@ -76,7 +89,11 @@ enum TokenCommand {
 
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {
-    let command = CommandLine::parse().command;
+    let command = match CommandLine::parse().command {
+        // They speak to a person, and log nothing.
+        Command::People(command) => return people::main(command),
+        command => command,
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let filter = match QUIET.parse() {
         Ok(quiet) => filter.add_directive(quiet),
@@ -91,6 +108,7 @@ pub fn main() -> ExitCode {
         }
         Command::Policy(PolicyCommand::Check { file }) => policy::check(&file),
         Command::Token(TokenCommand::New { subject }) => token::new(&subject),
+        Command::People(command) => return people::main(command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -106,6 +124,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn in_runtime(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn in_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
 }
