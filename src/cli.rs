@@ -39,14 +39,21 @@ struct CommandLine {
 #[derive(Subcommand)]
 enum Command {
     /// Try it: a private PostgreSQL, the built-in policy and two tokens.
+    #[command(after_help = "Examples:\n  approval-authority dev --listen 127.0.0.1:50052")]
     Dev(dev::Arguments),
     /// Run the service.
+    #[command(
+        after_help = "Examples:\n  approval-authority serve --config approval-authority.toml"
+    )]
     Serve {
         /// The deployment: approval-authority.toml.
         #[arg(long)]
         config: PathBuf,
     },
     /// Bring the database's schema up to this version.
+    #[command(
+        after_help = "Examples:\n  approval-authority migrate --config approval-authority.toml --status"
+    )]
     Migrate {
         /// The deployment: approval-authority.toml.
         #[arg(long)]
@@ -72,6 +79,7 @@ enum Command {
 #[derive(Subcommand)]
 enum PolicyCommand {
     /// Print what a policy puts in force, or everything that is wrong with it.
+    #[command(after_help = "Examples:\n  approval-authority policy check policy.toml")]
     Check {
         /// policy.toml
         file: PathBuf,
@@ -81,6 +89,7 @@ enum PolicyCommand {
 #[derive(Subcommand)]
 enum TokenCommand {
     /// Print a random token, once, and its entry for tokens.toml.
+    #[command(after_help = "Examples:\n  approval-authority token new workspace-server")]
     New {
         /// Whom it is for: the principal is tokens:SUBJECT.
         subject: String,

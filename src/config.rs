@@ -375,6 +375,11 @@ impl ForPeople {
     }
 }
 
+/// Where this program is, for lines to paste.
+pub fn program() -> PathBuf {
+    env::current_exe().unwrap_or_else(|_| PathBuf::from("approval-authority"))
+}
+
 /// Where to look for the programs of PostgreSQL: the folder that `PG_BIN` names, if it is set, and the folders
 /// of the PATH.
 pub fn program_folders() -> (Option<PathBuf>, Vec<PathBuf>) {

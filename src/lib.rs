@@ -14,7 +14,8 @@
 //! - [`tls`]: what is shown and asked for in a handshake, with callers and with the database.
 //! - [`grpc`]: the contract ([`proto`]) in front of all that.
 //! - [`gate`]: the client side, for Rust backends: a gate that fails closed. The feature `gate` has it without any of the server.
-//! - [`cli`], [`config`], [`embedded`]: the program, its files, and the private PostgreSQL of `dev` and the tests.
+//! - [`cli`], [`config`], [`embedded`]: the program, its files, and the private PostgreSQL of `dev` and the tests. The commands of
+//!   people call the authority through the gate's connections.
 //!
 //! Dependencies point one way: `cli, grpc -> keeper -> ledger, feed -> store -> the core`. The gate needs [`names`],
 //! [`digest`], [`visible`] and [`proto`], and nothing else.

@@ -19,7 +19,7 @@ use super::serve::{prepare, stop_signal, store};
 use crate::{
     auth::tokens,
     config::{
-        AuthConfig, Config, DatabaseConfig, LimitsConfig, PolicyConfig, RetentionConfig,
+        self, AuthConfig, Config, DatabaseConfig, LimitsConfig, PolicyConfig, RetentionConfig,
         ServerConfig, TokensConfig, default_data_dir, program_folders,
     },
     embedded::{Cluster, Installation, Keep},
@@ -212,7 +212,15 @@ What happens, as it happens:
 
 grpcurl -plaintext -expand-headers -H 'authorization: Bearer ${{PERSON}}' -d '{{"start":"START_OLDEST"}}' {address} approvals.v1.ApprovalService/WatchApprovals
 
+Or decide with this program, which shows what it is that you approve:
+
+export APPROVAL_AUTHORITY_SERVER={address} APPROVAL_AUTHORITY_TOKEN_FILE={token}
+{program} pending
+{program} approve ID
+
 Ctrl-C stops it; the data stays."#,
         folder = folder.display(),
+        token = secret_file(folder, PERSON).display(),
+        program = config::program().display(),
     );
 }

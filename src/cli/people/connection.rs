@@ -103,7 +103,10 @@ impl Connection {
         if let (Some(certificate), Some(key)) = (self.cert, self.key) {
             gate = gate.identity(read(&certificate)?, read(&key)?);
         }
-        let gate = gate.connect().await.map_err(|fault| usage(fault.to_string()))?;
+        let gate = gate.connect().await.map_err(|fault| {
+            // The gate names the method of its builder.
+            usage(fault.to_string().replace("allow_plaintext", "--allow-plaintext"))
+        })?;
         let namespace = self.namespace.or(environment.namespace).unwrap_or_default();
         Ok(Authority { gate, namespace })
     }

@@ -11,7 +11,7 @@ pub(super) fn moment(time: Option<prost_types::Timestamp>) -> String {
 
 /// How long from now to a moment, in its two largest units; "0s" when it has passed.
 pub(super) fn left(time: Option<prost_types::Timestamp>, now: Timestamp) -> String {
-    let seconds = read(time).map_or(0, |time| time.as_second() - now.as_second());
+    let seconds = read(time).map_or(0, |time| time.duration_since(now).as_secs());
     span(Duration::from_secs(seconds.try_into().unwrap_or(0)))
 }
 
