@@ -134,7 +134,7 @@ impl Verdict {
     /// Shows all of what is decided and asks; the hash of what was shown, if the answer is yes.
     fn confirmed(&self, approval: &Approval) -> Result<String, Failure> {
         let mut terminal = anstream::stderr().lock();
-        write!(terminal, "{}\n", shown::whole(approval)?)?;
+        writeln!(terminal, "{}", shown::whole(approval)?)?;
         shown::bound(approval)?;
         if approval.state() != ApprovalState::Pending {
             let state = shown::state_name(approval.state());
