@@ -73,7 +73,7 @@ enum Command {
     #[command(subcommand)]
     Token(TokenCommand),
     #[command(flatten)]
-    People(people::Command),
+    People(Box<people::Command>),
 }
 
 #[derive(Subcommand)]
@@ -100,7 +100,7 @@ enum TokenCommand {
 pub fn main() -> ExitCode {
     let command = match CommandLine::parse().command {
         // They speak to a person, and log nothing.
-        Command::People(command) => return people::main(command),
+        Command::People(command) => return people::main(*command),
         command => command,
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
@@ -117,7 +117,7 @@ pub fn main() -> ExitCode {
         }
         Command::Policy(PolicyCommand::Check { file }) => policy::check(&file),
         Command::Token(TokenCommand::New { subject }) => token::new(&subject),
-        Command::People(command) => return people::main(command),
+        Command::People(command) => return people::main(*command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -45,6 +45,7 @@ use uuid::Uuid;
 pub use self::{builder::Builder, operation::Operation};
 pub use crate::proto::Approval;
 
+#[cfg(feature = "server")]
 pub(crate) use self::calls::passes;
 use self::{answer::Answer, calls::Calls, operation::Asked};
 use crate::proto::{

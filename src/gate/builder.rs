@@ -64,6 +64,7 @@ impl Builder {
     }
 
     /// A token that was opened before.
+    #[cfg(feature = "server")]
     pub(crate) fn token(mut self, token: Token) -> Self {
         self.token = Some(token);
         self

@@ -125,8 +125,7 @@ mod tests {
         let serde_json::Value::Object(members) = context.clone() else { panic!("an object") };
         let approval = Approval { context: Some(json::object(members)), ..Default::default() };
         let text = line(&approval).expect("JSON");
-        let expected =
-            r#"{"context":{"a\u202e":["\u001b[2J\u009b\u007f","\udb40\udc41\n","é",3,-0.5,1e+21]}}"#;
+        let expected = r#"{"context":{"a\u202e":["\u001b[2J\u009b\u007f","\udb40\udc41\n","é",3,-0.5,1e+21]}}"#;
         assert_eq!(text, expected);
         let read: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(

@@ -24,7 +24,7 @@ async fn every_command_has_an_example_in_its_help() {
         let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
         let help = run(bare(&arguments)).await.out;
         let below = commands(&help);
-        left.extend(below.iter().map(|name| [&command[..], &[name.clone()]].concat()));
+        left.extend(below.iter().map(|name| [&command[..], std::slice::from_ref(name)].concat()));
         let example = format!("\n  approval-authority {}", command.join(" "));
         assert!(!below.is_empty() || help.contains(&example), "{command:?}: {help}");
         seen += 1;
