@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::PathBuf};
 
-use tonic_prost_build::configure;
+use tonic_prost_build::{Config, configure};
 
 const CONTRACT: &str = "approvals/v1/approvals.proto";
 
@@ -16,9 +16,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .encode_file_descriptor_set();
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("approvals.bin"), &descriptors)?;
+    let mut config = Config::new();
+    // By its name a message finds its descriptor, and its form in JSON.
+    config.enable_type_names();
     configure()
         .build_client(true)
         .build_server(env::var_os("CARGO_FEATURE_SERVER").is_some())
-        .compile_fds(prost::Message::decode(descriptors.as_slice())?)?;
+        .compile_fds_with_config(prost::Message::decode(descriptors.as_slice())?, config)?;
     Ok(())
 }

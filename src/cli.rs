@@ -14,6 +14,7 @@ mod health;
 mod logs;
 mod migrate;
 mod notify;
+mod people;
 mod policy;
 mod serve;
 mod table;
@@ -21,7 +22,17 @@ mod token;
 
 /// A human approval, consumed exactly once, in front of every destructive operation.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "\
+Exit codes of the commands that call the authority: 0 done, or let through; 1 failure; 2 usage; 3 held, people have been
+asked; 4 credential; 5 refused, by a person, the policy or for want of a role; 6 the state has moved on; 7 try again.
+
+Examples:
+  approval-authority dev
+  approval-authority pending
+  approval-authority approve 2233aabb"
+)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -30,14 +41,21 @@ struct CommandLine {
 #[derive(Subcommand)]
 enum Command {
     /// Try it: a private PostgreSQL, the built-in policy and two tokens.
+    #[command(after_help = "Examples:\n  approval-authority dev --listen 127.0.0.1:50052")]
     Dev(dev::Arguments),
     /// Run the service.
+    #[command(
+        after_help = "Examples:\n  approval-authority serve --config approval-authority.toml"
+    )]
     Serve {
         /// The deployment.
         #[arg(long, default_value = "approval-authority.toml")]
         config: PathBuf,
     },
     /// Bring the database's schema up to this version.
+    #[command(
+        after_help = "Examples:\n  approval-authority migrate --config approval-authority.toml --status"
+    )]
     Migrate {
         /// The deployment.
         #[arg(long, default_value = "approval-authority.toml")]
@@ -51,6 +69,9 @@ enum Command {
         new_history: bool,
     },
     /// Ask the server of this deployment, on this machine, whether it serves: exit code 0 if so, else 1.
+    #[command(
+        after_help = "Examples:\n  approval-authority health --config approval-authority.toml"
+    )]
     Health {
         /// The deployment.
         #[arg(long, default_value = "approval-authority.toml")]
@@ -65,11 +86,14 @@ enum Command {
     /// Make credentials.
     #[command(subcommand)]
     Token(TokenCommand),
+    #[command(flatten)]
+    People(Box<people::Command>),
 }
 
 #[derive(Subcommand)]
 enum PolicyCommand {
     /// Print what a policy puts in force, or everything that is wrong with it.
+    #[command(after_help = "Examples:\n  approval-authority policy check policy.toml")]
     Check {
         /// policy.toml
         file: PathBuf,
@@ -79,6 +103,7 @@ enum PolicyCommand {
 #[derive(Subcommand)]
 enum TokenCommand {
     /// Print a random token, once, and its entry for tokens.toml.
+    #[command(after_help = "Examples:\n  approval-authority token new workspace-server")]
     New {
         /// Whom it is for: the principal is tokens:SUBJECT.
         subject: String,
@@ -87,7 +112,11 @@ enum TokenCommand {
 
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {
-    let command = CommandLine::parse().command;
+    let command = match CommandLine::parse().command {
+        // They speak to a person, and log nothing.
+        Command::People(command) => return people::main(*command),
+        command => command,
+    };
     // Of `serve` the configuration says how.
     if !matches!(command, Command::Serve { .. }) {
         logs::begin(LogFormat::Human);
@@ -101,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Health { config, timeout } => in_runtime(health::run(config, timeout)),
         Command::Policy(PolicyCommand::Check { file }) => policy::check(&file),
         Command::Token(TokenCommand::New { subject }) => token::new(&subject),
+        Command::People(command) => return people::main(*command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -116,6 +146,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn in_runtime(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn in_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
 }

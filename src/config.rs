@@ -27,8 +27,8 @@ const PREFIX: &str = "APPROVAL_AUTHORITY_";
 /// What is a day old still counts: recent denials, and attempts that repeat their call.
 const LEAST_RETENTION: SignedDuration = SignedDuration::from_hours(24);
 
-/// Variables with the same beginning that are for the commands of people, and no keys.
-const FOR_PEOPLE: [&str; 3] = ["SERVER", "NAMESPACE", "TOKEN"];
+/// Variables with the same beginning that are for the commands of people, and no keys: see [`ForPeople`].
+const FOR_PEOPLE: [&str; 5] = ["SERVER", "NAMESPACE", "TOKEN", "TOKEN_FILE", "CA"];
 
 /// A deployment. Every key has a default except `database.url` (or `database.url_file`) and those of at least one authenticator; unknown keys
 /// are refused.
@@ -354,6 +354,47 @@ fn describe(error: &config::ConfigError, file: &Path) -> String {
             None => other.to_string(),
         },
     }
+}
+
+/// What the environment says to the commands of people. An empty variable says nothing.
+pub struct ForPeople {
+    /// `APPROVAL_AUTHORITY_SERVER`
+    pub server: Option<String>,
+    /// `APPROVAL_AUTHORITY_NAMESPACE`
+    pub namespace: Option<String>,
+    /// `APPROVAL_AUTHORITY_TOKEN`
+    pub token: Option<String>,
+    /// `APPROVAL_AUTHORITY_TOKEN_FILE`
+    pub token_file: Option<PathBuf>,
+    /// `APPROVAL_AUTHORITY_CA`
+    pub ca: Option<PathBuf>,
+}
+
+impl ForPeople {
+    /// Reads it; the error names a variable that is no text.
+    pub fn read() -> Result<Self, String> {
+        let [server, namespace, token, token_file, ca] = FOR_PEOPLE.map(|name| {
+            let name = format!("{PREFIX}{name}");
+            match env::var(&name) {
+                Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+                Err(env::VarError::NotPresent) => Ok(None),
+                Err(env::VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8")),
+            }
+        });
+        let path = |value: Option<String>| value.map(PathBuf::from);
+        Ok(Self {
+            server: server?,
+            namespace: namespace?,
+            token: token?,
+            token_file: path(token_file?),
+            ca: path(ca?),
+        })
+    }
+}
+
+/// Where this program is, for lines to paste.
+pub fn program() -> PathBuf {
+    env::current_exe().unwrap_or_else(|_| PathBuf::from("approval-authority"))
 }
 
 /// Where to look for the programs of PostgreSQL: the folder that `PG_BIN` names, if it is set, and the folders

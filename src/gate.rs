@@ -45,20 +45,24 @@ use uuid::Uuid;
 pub use self::{builder::Builder, operation::Operation};
 pub use crate::proto::Approval;
 
-use self::{answer::Answer, calls::Calls};
-use crate::proto::{self, Decision, ReportResultRequest, RequireApprovalRequest};
+#[cfg(feature = "server")]
+pub(crate) use self::calls::passes;
+use self::{answer::Answer, calls::Calls, operation::Asked};
+use crate::proto::{
+    self, Decision, ReportResultRequest, RequireApprovalRequest, RequireApprovalResponse,
+};
 
-mod answer;
-mod builder;
+pub(crate) mod answer;
+pub(crate) mod builder;
 mod calls;
 pub mod layer;
 mod operation;
 pub mod subscribe;
-mod token;
+pub(crate) mod token;
 
 /// A gate. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
-pub struct Gate(Arc<Calls>);
+pub struct Gate(pub(crate) Arc<Calls>);
 
 /// What the authority says of an operation. Whatever is not `Permitted` must not be executed.
 #[derive(Debug)]
@@ -165,9 +169,18 @@ impl Gate {
 
     async fn ask(&self, operation: &Operation) -> Result<Answer, Fault> {
         let asked = operation.ask()?;
-        let idempotency_key = Uuid::new_v4().to_string();
+        let answer = self.put(&asked, &Uuid::new_v4().to_string()).await?;
+        answer::read(&asked, answer)
+    }
+
+    /// The authority's answer as it came. Nothing may be made of it before it was read.
+    pub(crate) async fn put(
+        &self,
+        asked: &Asked,
+        idempotency_key: &str,
+    ) -> Result<RequireApprovalResponse, Fault> {
         let message = |wait: Duration| RequireApprovalRequest {
-            idempotency_key: idempotency_key.clone(),
+            idempotency_key: idempotency_key.to_owned(),
             // Of a minute at most, so it can be expressed.
             wait: (!wait.is_zero()).then(|| wait.try_into().unwrap_or_default()),
             ..asked.message.clone()
@@ -175,7 +188,7 @@ impl Gate {
         let answer = self.0.call(self.0.wait, message, |mut approvals, request| async move {
             approvals.require_approval(request).await
         });
-        answer::read(&asked, answer.await?)
+        answer.await
     }
 }
 
@@ -241,6 +254,6 @@ impl Fault {
     }
 }
 
-fn reason(status: &Status) -> String {
+pub(crate) fn reason(status: &Status) -> String {
     status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }

@@ -15,7 +15,8 @@
 //! - [`grpc`]: the contract ([`proto`]) in front of all that.
 //! - [`gate`]: the client side, for Rust backends: a gate that fails closed. The feature `gate` has it without any of the server.
 //! - [`metrics`], [`admin`]: what is counted, in each part by itself; and the page that shows it, with liveness and readiness.
-//! - [`cli`], [`config`], [`embedded`]: the program, its files, and the private PostgreSQL of `dev` and the tests.
+//! - [`cli`], [`config`], [`embedded`]: the program, its files, and the private PostgreSQL of `dev` and the tests. The commands of
+//!   people call the authority through the gate's connections.
 //!
 //! Dependencies point one way: `cli, grpc -> keeper -> ledger, feed -> store -> the core`. The gate needs [`names`],
 //! [`digest`], [`visible`] and [`proto`], and nothing else.

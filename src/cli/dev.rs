@@ -20,8 +20,9 @@ use crate::{
     admin::Admin,
     auth::tokens,
     config::{
-        AdminConfig, AuthConfig, Config, DatabaseConfig, LimitsConfig, LogConfig, PolicyConfig,
-        RetentionConfig, ServerConfig, TokensConfig, default_data_dir, program_folders,
+        self, AdminConfig, AuthConfig, Config, DatabaseConfig, LimitsConfig, LogConfig,
+        PolicyConfig, RetentionConfig, ServerConfig, TokensConfig, default_data_dir,
+        program_folders,
     },
     embedded::{Cluster, Installation, Keep},
     policy::file::BUILT_IN,
@@ -217,7 +218,15 @@ What happens, as it happens:
 
 grpcurl -plaintext -expand-headers -H 'authorization: Bearer ${{PERSON}}' -d '{{"start":"START_OLDEST"}}' {address} approvals.v1.ApprovalService/WatchApprovals
 
+Or decide with this program, which shows what it is that you approve:
+
+export APPROVAL_AUTHORITY_SERVER={address} APPROVAL_AUTHORITY_TOKEN_FILE={token}
+{program} pending
+{program} approve ID
+
 Ctrl-C stops it; the data stays."#,
         folder = folder.display(),
+        token = secret_file(folder, PERSON).display(),
+        program = config::program().display(),
     );
 }

@@ -75,7 +75,9 @@ fn nothing_is_deleted_that_still_counts() {
 #[test]
 fn what_is_for_people_is_no_override_and_a_slip_is_refused() {
     let variable = |name: &str| override_of(OsStr::new(name), OsStr::new("x"));
-    assert_eq!(variable("APPROVAL_AUTHORITY_TOKEN"), Ok(None));
+    for name in FOR_PEOPLE {
+        assert_eq!(variable(&format!("APPROVAL_AUTHORITY_{name}")), Ok(None));
+    }
     assert_eq!(variable("PATH"), Ok(None));
     assert!(variable("APPROVAL_AUTHORITY_DATABASE__URL").is_ok_and(|found| found.is_some()));
     assert!(variable("APPROVAL_AUTHORITY_SERVER_ALLOW_PLAINTEXT").is_err());

@@ -8,7 +8,7 @@ use crate::proto::{Approval, ApprovalState, Outcome, RequireApprovalResponse};
 
 /// What the authority said.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// Go on: with the approval that was consumed, or with none where the policy asks for none.
     Through(Option<Box<Approval>>),
     Pending(Box<Approval>),
@@ -16,7 +16,7 @@ pub(super) enum Answer {
 }
 
 /// What an answer to this question says; a fault if it cannot be relied upon.
-pub(super) fn read(asked: &Asked, answer: RequireApprovalResponse) -> Result<Answer, Fault> {
+pub(crate) fn read(asked: &Asked, answer: RequireApprovalResponse) -> Result<Answer, Fault> {
     let untrue = |why: &str| Fault::Untrue(why.to_owned());
     let outcome = Outcome::try_from(answer.outcome)
         .map_err(|_| Fault::Untrue(format!("outcome {} is not known", answer.outcome)))?;

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-use super::{Gate, Misconfigured, calls::Calls, token::TokenFile};
+use super::{Gate, Misconfigured, calls::Calls, token::Token};
 
 /// How long a connection may take to come about, and the handshake of TLS on it.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -26,6 +26,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub struct Builder {
     endpoints: Vec<String>,
     token_file: Option<PathBuf>,
+    token: Option<Token>,
     authorities: Option<Certificate>,
     identity: Option<Identity>,
     server_name: Option<String>,
@@ -39,6 +40,7 @@ impl Builder {
         Self {
             endpoints: vec![endpoint],
             token_file: None,
+            token: None,
             authorities: None,
             identity: None,
             server_name: None,
@@ -58,6 +60,13 @@ impl Builder {
     /// A file with the bearer token. It is read for each call: replace it, and the next call has the new one.
     pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.token_file = Some(path.into());
+        self
+    }
+
+    /// A token that was opened before.
+    #[cfg(feature = "server")]
+    pub(crate) fn token(mut self, token: Token) -> Self {
+        self.token = Some(token);
         self
     }
 
@@ -110,8 +119,8 @@ impl Builder {
         let endpoints: Result<Vec<_>, _> = self.endpoints.iter().map(|url| self.to(url)).collect();
         let endpoints = endpoints?;
         let token = match self.token_file {
-            Some(path) => Some(TokenFile::open(path).await.map_err(Misconfigured)?),
-            None => None,
+            Some(path) => Some(Token::open(path).await.map_err(Misconfigured)?),
+            None => self.token,
         };
         Ok(Gate(Arc::new(Calls::new(endpoints, token, self.deadline, self.wait))))
     }
@@ -159,7 +168,7 @@ impl Builder {
     }
 }
 
-fn is_this_machine(host: &str) -> bool {
+pub(crate) fn is_this_machine(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }

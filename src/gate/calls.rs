@@ -17,7 +17,7 @@ use tonic_types::StatusExt;
 
 use super::{
     Fault,
-    token::{Credential, TokenFile},
+    token::{Credential, Token},
 };
 use crate::proto::approval_service_client::ApprovalServiceClient;
 
@@ -25,12 +25,12 @@ use crate::proto::approval_service_client::ApprovalServiceClient;
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
 
 /// The servers of one authority, and how they are called.
-pub(super) struct Calls {
+pub(crate) struct Calls {
     endpoints: Vec<Endpoint>,
     channels: Vec<Channel>,
     /// The server that answered last.
     answering: AtomicUsize,
-    token: Option<TokenFile>,
+    token: Option<Token>,
     deadline: Duration,
     pub(super) wait: Duration,
 }
@@ -38,7 +38,7 @@ pub(super) struct Calls {
 impl Calls {
     pub(super) fn new(
         endpoints: Vec<Endpoint>,
-        token: Option<TokenFile>,
+        token: Option<Token>,
         deadline: Duration,
         wait: Duration,
     ) -> Self {
@@ -50,7 +50,7 @@ impl Calls {
     ///
     /// What is sent is made for each attempt, of how long it may still wait for people. Whether an attempt whose answer was
     /// lost has done its work nobody here can tell, so all of them must be one to the authority.
-    pub(super) async fn call<Asked, Answer, Answering>(
+    pub(crate) async fn call<Asked, Answer, Answering>(
         &self,
         wait: Duration,
         message: impl Fn(Duration) -> Asked,
@@ -122,7 +122,7 @@ impl Calls {
 
     pub(super) async fn credential(&self) -> Option<Credential> {
         match &self.token {
-            Some(file) => Some(file.current().await),
+            Some(token) => Some(token.current().await),
             None => None,
         }
     }
@@ -153,7 +153,7 @@ impl fmt::Debug for Calls {
 }
 
 /// Whether the same call may be answered otherwise if it is made again.
-pub(super) fn passes(status: &Status) -> bool {
+pub(crate) fn passes(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => true,
         Code::ResourceExhausted => status.get_details_retry_info().is_some(),

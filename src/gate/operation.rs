@@ -27,7 +27,7 @@ pub struct Operation {
 
 /// An operation that can be asked for.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// Without an idempotency key, and without a wait.
     pub(super) message: RequireApprovalRequest,
     pub(super) namespace: Namespace,
@@ -97,7 +97,7 @@ impl Operation {
     }
 
     /// As the authority is asked for it; or all that is wrong with it.
-    pub(super) fn ask(&self) -> Result<Asked, Fault> {
+    pub(crate) fn ask(&self) -> Result<Asked, Fault> {
         let namespace = self
             .namespace
             .as_deref()

@@ -71,6 +71,14 @@ pub struct Subscription {
     attempts: usize,
 }
 
+/// A stream that broke off.
+#[derive(Debug)]
+pub(crate) struct Interruption {
+    pub(crate) failure: Status,
+    /// How long to wait before asking for the next message.
+    pub(crate) pause: Duration,
+}
+
 impl Gate {
     /// Follows what happens to approvals, from where the request says. It has a connection of its own.
     pub fn subscribe(&self, from: WatchApprovalsRequest) -> Subscription {
@@ -93,6 +101,21 @@ impl Subscription {
     /// Whoever drops this future misses nothing.
     pub async fn next(&mut self) -> Result<(Message, String), Ended> {
         loop {
+            match self.next_or_interruption().await? {
+                Ok(message) => return Ok(message),
+                Err(Interruption { failure, pause }) => {
+                    tracing::warn!(%failure, ?pause, "the stream of approvals is resumed");
+                    sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    /// The next message, or why there is none now: for those who tell a person so before they go on.
+    pub(crate) async fn next_or_interruption(
+        &mut self,
+    ) -> Result<Result<(Message, String), Interruption>, Ended> {
+        loop {
             let failure = match self.receive().await {
                 Ok(WatchApprovalsResponse { message: Some(message), cursor }) => {
                     self.backoff = Backoff::default();
@@ -100,7 +123,7 @@ impl Subscription {
                         self.request.after_cursor.clone_from(&cursor);
                         self.request.start = Start::Unspecified.into();
                     }
-                    return Ok((message, cursor));
+                    return Ok(Ok((message, cursor)));
                 }
                 // A message of a kind that is not known here. Its cursor moves on with the next.
                 Ok(_) => continue,
@@ -111,8 +134,7 @@ impl Subscription {
                 return Err(ended);
             }
             let pause = self.backoff.next().max(asked_for(&failure));
-            tracing::warn!(%failure, ?pause, "the stream of approvals is resumed");
-            sleep(pause).await;
+            return Ok(Err(Interruption { failure, pause }));
         }
     }
 

@@ -1,4 +1,4 @@
-//! The caller's token, in a file that somebody renews while the backend runs.
+//! The caller's token, mostly in a file that somebody renews while the backend runs.
 
 use std::{
     fmt,
@@ -11,49 +11,62 @@ use tonic::metadata::{Ascii, MetadataValue};
 /// A bearer token, as a call carries it.
 pub(super) type Credential = MetadataValue<Ascii>;
 
-/// The file, and the last good token in it.
-pub(super) struct TokenFile {
-    path: PathBuf,
+/// A token: the last good one in the file where it is renewed, if there is one.
+pub(crate) struct Token {
+    file: Option<PathBuf>,
     last: Mutex<Credential>,
 }
 
-impl TokenFile {
-    /// Reads the file; it must hold a token, and nothing but white space beside it.
-    pub(super) async fn open(path: PathBuf) -> Result<Self, String> {
+impl Token {
+    /// Reads a file; it must hold a token, and nothing but white space beside it.
+    pub(crate) async fn open(path: PathBuf) -> Result<Self, String> {
         let last = Mutex::new(read(&path).await?);
-        Ok(Self { path, last })
+        Ok(Self { file: Some(path), last })
+    }
+
+    /// A token that nobody renews.
+    #[cfg(feature = "server")]
+    pub(crate) fn fixed(text: &str) -> Option<Self> {
+        Some(Self { file: None, last: Mutex::new(credential(text)?) })
     }
 
     /// The token in the file now: for every call, so that no call is made with one that was replaced before. While there
     /// is none to read, as in the middle of a replacement, it is the last one that was there.
     pub(super) async fn current(&self) -> Credential {
-        let read = read(&self.path).await;
+        let read = match &self.file {
+            Some(path) => Some(read(path).await),
+            None => None,
+        };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
-            Ok(token) => *last = token,
-            Err(fault) => tracing::warn!(%fault, "the last token is used on"),
+            Some(Ok(token)) => *last = token,
+            Some(Err(fault)) => tracing::warn!(%fault, "the last token is used on"),
+            None => {}
         }
         last.clone()
     }
 }
 
-impl fmt::Debug for TokenFile {
+impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TokenFile({})", self.path.display())
+        f.debug_struct("Token").field("file", &self.file).finish_non_exhaustive()
     }
 }
 
 async fn read(path: &PathBuf) -> Result<Credential, String> {
     let text = tokio::fs::read_to_string(path).await;
     let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
+    credential(&text).ok_or_else(|| format!("{} holds no token", path.display()))
+}
+
+fn credential(text: &str) -> Option<Credential> {
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!("{} holds no token", path.display()));
+        return None;
     }
-    let credential = format!("Bearer {token}").parse::<Credential>();
-    let mut credential = credential.map_err(|_| format!("{} holds no token", path.display()))?;
+    let mut credential = format!("Bearer {token}").parse::<Credential>().ok()?;
     credential.set_sensitive(true);
-    Ok(credential)
+    Some(credential)
 }
 
 #[cfg(test)]
@@ -67,10 +80,10 @@ mod tests {
         let write = |text: &str| std::fs::write(&path, text).expect("written");
         for bad in ["", " \n", "two words", "t\u{e9}"] {
             write(bad);
-            TokenFile::open(path.clone()).await.expect_err(bad);
+            Token::open(path.clone()).await.expect_err(bad);
         }
         write("one\n");
-        let file = TokenFile::open(path.clone()).await.expect("a token");
+        let file = Token::open(path.clone()).await.expect("a token");
         assert_eq!(file.current().await, "Bearer one");
         write("two");
         assert_eq!(file.current().await, "Bearer two");

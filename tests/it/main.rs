@@ -3,6 +3,7 @@
 
 mod abuse;
 mod certificates;
+mod cli;
 mod commands;
 mod cycle;
 mod database;

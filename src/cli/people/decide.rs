@@ -1,0 +1,199 @@
+//! `approve` and `deny`. A decision is bound to what the person was shown: on a terminal all of it is shown and asked
+//! about; without one, the person says by its hash what they have looked at. Nothing is decided blind.
+
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    time::Duration,
+};
+
+use clap::Args;
+use jiff::Timestamp;
+use nix::sys::termios::{FlushArg, tcflush};
+
+use super::{
+    connection::{Authority, Connection, carried},
+    failure::{Exit, Failure},
+    lapse,
+    output::Output,
+    shown,
+    which::{Which, each},
+};
+use crate::{
+    digest::RequestHash,
+    proto::{Approval, ApprovalState, DecideRequest, DecideResponse, Decision},
+};
+
+#[derive(Args)]
+#[command(after_help = "\
+On a terminal it shows all of what you approve, and asks. Without one, or with --request-hash, it asks nothing:
+`show` prints the hash of what you have looked at, and what has another is not approved.
+
+Of several, each is reported; the exit code is that of the first that failed.
+
+Examples:
+  approval-authority approve 2233aabb
+  approval-authority approve 2233aabb 44ccddee --reason \"agreed with Sam\"
+  approval-authority approve 2233aabb --request-hash 31d7f0f8...")]
+pub(in crate::cli) struct Approve {
+    #[command(flatten)]
+    which: Decided,
+    /// Why, for the record.
+    #[arg(long, short, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
+    /// How to print it.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+On a terminal it shows all of what you deny, and asks. Without one, or with --request-hash, it asks nothing:
+`show` prints the hash of what you have looked at, and what has another is not denied.
+
+Of several, each is reported; the exit code is that of the first that failed.
+
+Examples:
+  approval-authority deny 2233aabb --reason \"we still need it\"
+  approval-authority deny 2233aabb --reason \"we still need it\" --request-hash 31d7f0f8...")]
+pub(in crate::cli) struct Deny {
+    #[command(flatten)]
+    which: Decided,
+    /// Why, for whoever asked.
+    #[arg(long, short, value_name = "TEXT")]
+    reason: String,
+    /// How to print it.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// What is decided.
+#[derive(Args)]
+struct Decided {
+    /// The approvals: of each its id, or the beginning or end of it.
+    #[arg(required = true, value_name = "ID", value_parser = Which::parse)]
+    ids: Vec<Which>,
+    /// The hash of what you have looked at, for each id in turn.
+    #[arg(long = "request-hash", value_name = "HASH", value_parser = RequestHash::parse)]
+    hashes: Vec<RequestHash>,
+}
+
+/// A verdict that is about to be given.
+struct Verdict {
+    decision: Decision,
+    reason: String,
+    output: Output,
+}
+
+impl Approve {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let verdict =
+            Verdict { decision: Decision::Approve, reason: self.reason, output: self.output };
+        verdict.give(self.which, self.connection).await
+    }
+}
+
+impl Deny {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let verdict =
+            Verdict { decision: Decision::Deny, reason: self.reason, output: self.output };
+        verdict.give(self.which, self.connection).await
+    }
+}
+
+impl Verdict {
+    async fn give(self, which: Decided, connection: Connection) -> Result<(), Failure> {
+        let Decided { ids, hashes } = which;
+        if hashes.is_empty() && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+            let why = "there is no terminal to ask you on: look at it with `show`, and repeat its \
+                       hash with --request-hash";
+            return Err(Failure::new(Exit::Usage, why));
+        }
+        if !hashes.is_empty() && hashes.len() != ids.len() {
+            let (ids, hashes) = (ids.len(), hashes.len());
+            let why = format!("{hashes} --request-hash for {ids} ids: give one for each, in turn");
+            return Err(Failure::new(Exit::Usage, why));
+        }
+        let authority = connection.open().await?;
+        each(&ids, async |index, which| {
+            let id = authority.find(which, &[ApprovalState::Pending]).await?;
+            let hash = match hashes.get(index) {
+                Some(hash) => hash.to_string(),
+                None => self.confirmed(&authority.get(&id).await?)?,
+            };
+            let decided = self.send(&authority, id, hash).await?;
+            let words = self.in_words(decided.approval.as_ref());
+            Ok(self.output.print(&decided, || words)?)
+        })
+        .await
+    }
+
+    /// Shows all of what is decided and asks; the hash of what was shown, if the answer is yes.
+    fn confirmed(&self, approval: &Approval) -> Result<String, Failure> {
+        let mut terminal = anstream::stderr().lock();
+        writeln!(terminal, "{}", shown::whole(approval)?)?;
+        shown::bound(approval)?;
+        if approval.state() != ApprovalState::Pending {
+            let state = shown::state_name(approval.state());
+            return Err(Failure::new(Exit::MovedOn, format!("it is {state} already")));
+        }
+        // What was typed before this could be read is no answer to it.
+        tcflush(io::stdin(), FlushArg::TCIFLUSH).map_err(io::Error::from)?;
+        let (question, no) = match self.decision {
+            Decision::Approve => ("Approve this?", "not approved"),
+            _ => ("Deny this?", "not denied"),
+        };
+        write!(terminal, "{question} [y/N] ")?;
+        terminal.flush()?;
+        let mut answer = String::new();
+        if io::stdin().lock().read_line(&mut answer)? == 0 {
+            writeln!(terminal)?;
+        }
+        match answer.trim().to_ascii_lowercase().as_str() {
+            "y" | "yes" => Ok(approval.request_hash.clone()),
+            _ => Err(Failure::new(Exit::Failure, no)),
+        }
+    }
+
+    async fn send(
+        &self,
+        authority: &Authority,
+        approval_id: String,
+        request_hash: String,
+    ) -> Result<DecideResponse, Failure> {
+        let request = DecideRequest {
+            namespace: authority.namespace.clone(),
+            approval_id,
+            decision: self.decision.into(),
+            reason: self.reason.clone(),
+            request_hash,
+        };
+        let decided = authority.gate.0.call(
+            Duration::ZERO,
+            |_| request.clone(),
+            |mut approvals, request| async move { approvals.decide(request).await },
+        );
+        let approval = carried(decided.await?.approval)?;
+        Ok(DecideResponse { approval: Some(approval) })
+    }
+
+    fn in_words(&self, approval: Option<&Approval>) -> String {
+        let Some(approval) = approval else { return String::new() };
+        let what = shown::operation(approval);
+        match approval.state() {
+            ApprovalState::Pending => {
+                let given = i32::try_from(approval.verdicts.len()).unwrap_or(i32::MAX);
+                let needed = approval.approvals_required.saturating_sub(given);
+                format!("recorded: {what}; {needed} more must approve\n")
+            }
+            ApprovalState::Approved => {
+                let left = lapse::left(approval.expire_time, Timestamp::now());
+                format!("approved: {what}; it may be executed once, within {left}\n")
+            }
+            state => format!("{}: {what}\n", shown::state_name(state).to_lowercase()),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! `pending` and `list`: approvals, a line for each.
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use unicode_width::UnicodeWidthChar;
+
+use super::{
+    connection::Connection,
+    failure::Failure,
+    lapse,
+    output::Output,
+    shown::{requester, state_name},
+    which::short,
+};
+use crate::{
+    cli::table::Table,
+    proto::{Approval, ApprovalState, ListApprovalsRequest},
+    visible::Visible,
+};
+
+/// As much of a reason as fits beside the rest. `show`, and all that asks for a decision, has the whole.
+const REASON: usize = 60;
+
+/// Which workspaces.
+#[derive(Args)]
+pub(super) struct Where {
+    /// Only of this workspace; can be repeated.
+    #[arg(long = "workspace", value_name = "ID")]
+    workspaces: Vec<String>,
+    /// Also of those below it.
+    #[arg(long, requires = "workspaces")]
+    descendants: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  approval-authority pending
+  approval-authority pending --workspace acme --descendants
+  approval-authority pending --output json | jq -r '.approvals[].id'")]
+pub(in crate::cli) struct Pending {
+    #[command(flatten)]
+    place: Where,
+    /// Only this action; can be repeated.
+    #[arg(long = "action", value_name = "NAME")]
+    actions: Vec<String>,
+    /// How to print it.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  approval-authority list
+  approval-authority list --state denied --state revoked --limit 20
+  approval-authority list --action delete_workspace --output json")]
+pub(in crate::cli) struct List {
+    #[command(flatten)]
+    place: Where,
+    /// Only this action; can be repeated.
+    #[arg(long = "action", value_name = "NAME")]
+    actions: Vec<String>,
+    /// Only in this state; can be repeated.
+    #[arg(long = "state", value_enum, value_name = "STATE")]
+    states: Vec<State>,
+    /// Only the newest.
+    #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
+    limit: usize,
+    /// How to print it.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum State {
+    Pending,
+    Approved,
+    Denied,
+    Consumed,
+    Expired,
+    Withdrawn,
+    Revoked,
+}
+
+impl From<State> for ApprovalState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Pending => Self::Pending,
+            State::Approved => Self::Approved,
+            State::Denied => Self::Denied,
+            State::Consumed => Self::Consumed,
+            State::Expired => Self::Expired,
+            State::Withdrawn => Self::Withdrawn,
+            State::Revoked => Self::Revoked,
+        }
+    }
+}
+
+impl Where {
+    pub(super) fn workspaces(self) -> (Vec<String>, bool) {
+        (self.workspaces, self.descendants)
+    }
+}
+
+impl Pending {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let authority = self.connection.open().await?;
+        let (workspace_ids, include_descendants) = self.place.workspaces();
+        let request = ListApprovalsRequest {
+            workspace_ids,
+            include_descendants,
+            states: vec![ApprovalState::Pending.into()],
+            actions: self.actions,
+            ..Default::default()
+        };
+        let mut listed = authority.list(request, usize::MAX).await?;
+        listed
+            .approvals
+            .sort_by_key(|approval| approval.expire_time.map(|time| (time.seconds, time.nanos)));
+        self.output.print(&listed, || pending_table(&listed.approvals, Timestamp::now()))?;
+        Ok(())
+    }
+}
+
+impl List {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let authority = self.connection.open().await?;
+        let (workspace_ids, include_descendants) = self.place.workspaces();
+        let request = ListApprovalsRequest {
+            workspace_ids,
+            include_descendants,
+            states: self
+                .states
+                .into_iter()
+                .map(|state| ApprovalState::from(state).into())
+                .collect(),
+            actions: self.actions,
+            ..Default::default()
+        };
+        let listed = authority.list(request, self.limit).await?;
+        self.output.print(&listed, || table(&listed.approvals, Timestamp::now()))?;
+        Ok(())
+    }
+}
+
+fn pending_table(approvals: &[Approval], now: Timestamp) -> String {
+    if approvals.is_empty() {
+        return "nothing is pending\n".to_owned();
+    }
+    let mut table = Table::new(["ID", "LEFT", "ACTION", "WORKSPACE", "REQUESTER", "REASON"]);
+    for approval in approvals {
+        table.row([
+            short(&approval.id).to_owned(),
+            lapse::left(approval.expire_time, now),
+            approval.action.clone(),
+            approval.workspace_id.clone(),
+            requester(approval),
+            beginning(&approval.reason),
+        ]);
+    }
+    table.to_string()
+}
+
+fn table(approvals: &[Approval], now: Timestamp) -> String {
+    if approvals.is_empty() {
+        return "nothing is there\n".to_owned();
+    }
+    let headings =
+        ["ID", "STATE", "REQUESTED", "LEFT", "ACTION", "WORKSPACE", "REQUESTER", "REASON"];
+    let mut table = Table::new(headings);
+    for approval in approvals {
+        let state = approval.state();
+        let open = matches!(state, ApprovalState::Pending | ApprovalState::Approved);
+        table.row([
+            short(&approval.id).to_owned(),
+            state_name(state).to_owned(),
+            lapse::moment(approval.create_time),
+            if open { lapse::left(approval.expire_time, now) } else { "-".to_owned() },
+            approval.action.clone(),
+            approval.workspace_id.clone(),
+            requester(approval),
+            beginning(&approval.reason),
+        ]);
+    }
+    table.to_string()
+}
+
+/// As much of a text as there is room for, with a mark where it goes on.
+fn beginning(text: &str) -> String {
+    let mut width = 0;
+    let mut kept = String::new();
+    for c in text.chars() {
+        width += c
+            .width()
+            .unwrap_or(0)
+            .max(Visible(c.encode_utf8(&mut [0; 4])).to_string().len().min(1));
+        if width > REASON {
+            kept.push('…');
+            break;
+        }
+        kept.push(c);
+    }
+    kept
+}

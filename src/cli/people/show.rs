@@ -1,0 +1,35 @@
+//! `show`: all there is to know of an approval.
+
+use clap::Args;
+
+use super::{connection::Connection, failure::Failure, output::Output, shown, which::Which};
+use crate::proto::{ApprovalState, GetApprovalResponse};
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  approval-authority show 2233aabb
+  approval-authority show 0198c0de-0000-7abc-8def-00112233aabb --output json")]
+pub(in crate::cli) struct Show {
+    /// The approval: its id, or the beginning or end of it.
+    #[arg(value_parser = Which::parse)]
+    id: Which,
+    /// How to print it.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Show {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let authority = self.connection.open().await?;
+        let id =
+            authority.find(&self.id, &[ApprovalState::Pending, ApprovalState::Approved]).await?;
+        let approval = authority.get(&id).await?;
+        let words = shown::whole(&approval)?;
+        let bound = shown::bound(&approval);
+        self.output.print(&GetApprovalResponse { approval: Some(approval) }, || words)?;
+        bound
+    }
+}

@@ -1,0 +1,162 @@
+//! All there is to know of an approval, for the person who decides. Nothing is cut short, and nothing is left invisible.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::{
+    failure::{Exit, Failure},
+    json, lapse,
+    output::{LABEL, colour},
+    which::short,
+};
+use crate::{
+    digest::{Context, RequestHash},
+    names::{Action, WorkspaceId},
+    proto::{self, Approval, ApprovalState, Decision, Verdict},
+    visible::Visible,
+};
+
+/// The whole of an approval.
+pub(super) fn whole(approval: &Approval) -> Result<String, Failure> {
+    let state = approval.state();
+    let mut lines = Lines(String::new());
+    lines.add("approval", &approval.id);
+    lines.add("action", &approval.action);
+    lines.add("workspace", &approval.workspace_id);
+    lines.add("namespace", &approval.namespace);
+    lines.add("requester", &approval.requested_by);
+    lines.add("for", &approval.on_behalf_of);
+    lines.add("reason", &approval.reason);
+    lines.add_styled("state", &in_words(approval), colour(state));
+    for verdict in &approval.verdicts {
+        lines.add("verdict", &verdict_in_words(verdict));
+    }
+    if approval.recent_denials > 0 {
+        let denials = format!(
+            "{} of this action in this workspace, in the 24 hours before it was requested",
+            approval.recent_denials
+        );
+        lines.add_styled("denials", &denials, colour(ApprovalState::Denied));
+    }
+    lines.add("requested", &lapse::moment(approval.create_time));
+    lines.add("decided", &lapse::moment(approval.decide_time));
+    lines.add("consumed", &lapse::moment(approval.consume_time));
+    lines.add("consumer", &approval.consumed_by);
+    if approval.result() != proto::Result::Unspecified {
+        lines.add("result", name(approval.result().as_str_name(), "RESULT_"));
+    }
+    if matches!(state, ApprovalState::Pending | ApprovalState::Approved) {
+        let left = lapse::left(approval.expire_time, Timestamp::now());
+        lines.add("lapses", &format!("{}, in {left}", lapse::moment(approval.expire_time)));
+    }
+    lines.add("policy", &approval.policy_digest);
+    lines.add("hash", &approval.request_hash);
+    lines.add("context", &context(approval)?.replace('\n', &format!("\n{INDENT}")));
+    Ok(lines.0)
+}
+
+/// A state, and how far an approval that is pending has come.
+fn in_words(approval: &Approval) -> String {
+    let state = state_name(approval.state());
+    match approval.state() {
+        ApprovalState::Pending => {
+            let given = approval.verdicts.len();
+            format!("{state}, {given} of {} approvals", approval.approvals_required)
+        }
+        _ => state.to_owned(),
+    }
+}
+
+fn verdict_in_words(verdict: &Verdict) -> String {
+    let decision = match verdict.decision() {
+        Decision::Approve => "approved",
+        Decision::Deny => "denied",
+        Decision::Unspecified => "decided",
+    };
+    let (approver, time) = (&verdict.approver, lapse::moment(verdict.time));
+    match verdict.reason.as_str() {
+        "" => format!("{approver} {decision}, {time}"),
+        reason => format!("{approver} {decision}, {time}: {reason}"),
+    }
+}
+
+pub(super) fn state_name(state: ApprovalState) -> &'static str {
+    name(state.as_str_name(), "APPROVAL_STATE_")
+}
+
+/// A value of an enum's, without what all of them begin with.
+pub(super) fn name(value: &'static str, prefix: &str) -> &'static str {
+    value.strip_prefix(prefix).unwrap_or(value)
+}
+
+/// An operation on one line, by its approval's short id.
+pub(super) fn operation(approval: &Approval) -> String {
+    let (action, workspace) = (Visible(&approval.action), Visible(&approval.workspace_id));
+    format!("{}  {action} in {workspace}", short(&approval.id))
+}
+
+/// Who asks, and in whose name.
+pub(super) fn requester(approval: &Approval) -> String {
+    match approval.on_behalf_of.as_str() {
+        "" => approval.requested_by.clone(),
+        name => format!("{} for {name}", approval.requested_by),
+    }
+}
+
+/// Checks that the hash, which a decision is bound to, is that of what is shown.
+pub(super) fn bound(approval: &Approval) -> Result<(), Failure> {
+    let hash = || {
+        let workspace = WorkspaceId::parse(&approval.workspace_id)?;
+        let action = Action::parse(&approval.action)?;
+        Ok::<_, String>(RequestHash::of(&workspace, &action, &canonical(approval)?))
+    };
+    match hash() {
+        Ok(hash) if hash.to_string() == approval.request_hash => Ok(()),
+        _ => Err(Failure::new(
+            Exit::Failure,
+            "its hash is not that of what is shown. Do not decide it; tell whoever runs the authority",
+        )),
+    }
+}
+
+fn canonical(approval: &Approval) -> Result<Context, String> {
+    proto::json::members(approval.context.clone().unwrap_or_default()).and_then(Context::new)
+}
+
+/// The context as it is hashed, over several lines.
+fn context(approval: &Approval) -> Result<String, Failure> {
+    let unreadable = |why: String| Failure::new(Exit::Failure, format!("its context {why}"));
+    let canonical = canonical(approval).map_err(unreadable)?;
+    let members: Map<String, Value> =
+        serde_json::from_str(canonical.as_str()).map_err(|error| unreadable(error.to_string()))?;
+    Ok(json::pretty_value(&Value::Object(members))?)
+}
+
+/// Where values begin, below one another.
+const INDENT: &str = "             ";
+
+/// Labels, and what stands beside them.
+struct Lines(String);
+
+impl Lines {
+    /// Leaves out what there is none of.
+    fn add(&mut self, label: &str, value: &str) {
+        self.add_styled(label, value, anstyle::Style::new());
+    }
+
+    fn add_styled(&mut self, label: &str, value: &str, style: anstyle::Style) {
+        if value.is_empty() {
+            return;
+        }
+        // JSON is escaped already, and its lines are its own.
+        let shown = match label {
+            "context" => value.to_owned(),
+            _ => Visible(value).to_string(),
+        };
+        let width = INDENT.len() - 2;
+        // Writing to a String does not fail.
+        let _ = writeln!(self.0, "  {LABEL}{label:width$}{LABEL:#}{style}{shown}{style:#}");
+    }
+}

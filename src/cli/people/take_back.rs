@@ -1,0 +1,103 @@
+//! `revoke` and `withdraw`: what was given, or asked for, is taken back.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{
+    connection::{Connection, carried},
+    failure::Failure,
+    output::Output,
+    shown,
+    which::{Which, each},
+};
+use crate::proto::{
+    ApprovalState, RevokeApprovalRequest, RevokeApprovalResponse, WithdrawApprovalRequest,
+    WithdrawApprovalResponse,
+};
+
+#[derive(Args)]
+#[command(after_help = "\
+Of several, each is reported; the exit code is that of the first that failed.
+
+Examples:
+  approval-authority revoke 2233aabb --reason \"approved the wrong one\"")]
+pub(in crate::cli) struct Revoke {
+    /// The approvals: of each its id, or the beginning or end of it.
+    #[arg(required = true, value_name = "ID", value_parser = Which::parse)]
+    ids: Vec<Which>,
+    /// Why.
+    #[arg(long, short, value_name = "TEXT")]
+    reason: String,
+    /// How to print it.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Of several, each is reported; the exit code is that of the first that failed.
+
+Examples:
+  approval-authority withdraw 0198c0de-0000-7abc-8def-00112233aabb --reason \"no longer needed\"")]
+pub(in crate::cli) struct Withdraw {
+    /// The approvals: of each its id; those who may list approvals can give the beginning or end of it.
+    #[arg(required = true, value_name = "ID", value_parser = Which::parse)]
+    ids: Vec<Which>,
+    /// Why.
+    #[arg(long, short, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
+    /// How to print it.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Revoke {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let authority = self.connection.open().await?;
+        each(&self.ids, async |_, which| {
+            let request = RevokeApprovalRequest {
+                namespace: authority.namespace.clone(),
+                approval_id: authority.find(which, &[ApprovalState::Approved]).await?,
+                reason: self.reason.clone(),
+            };
+            let revoked = authority.gate.0.call(
+                Duration::ZERO,
+                |_| request.clone(),
+                |mut approvals, request| async move { approvals.revoke_approval(request).await },
+            );
+            let approval = carried(revoked.await?.approval)?;
+            let words = format!("revoked: {}\n", shown::operation(&approval));
+            Ok(self.output.print(&RevokeApprovalResponse { approval: Some(approval) }, || words)?)
+        })
+        .await
+    }
+}
+
+impl Withdraw {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let authority = self.connection.open().await?;
+        each(&self.ids, async |_, which| {
+            let request = WithdrawApprovalRequest {
+                namespace: authority.namespace.clone(),
+                approval_id: authority.find(which, &[ApprovalState::Pending]).await?,
+                reason: self.reason.clone(),
+            };
+            let withdrawn = authority.gate.0.call(
+                Duration::ZERO,
+                |_| request.clone(),
+                |mut approvals, request| async move { approvals.withdraw_approval(request).await },
+            );
+            let approval = carried(withdrawn.await?.approval)?;
+            let words = format!("withdrawn: {}\n", shown::operation(&approval));
+            Ok(self
+                .output
+                .print(&WithdrawApprovalResponse { approval: Some(approval) }, || words)?)
+        })
+        .await
+    }
+}
