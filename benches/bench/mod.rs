@@ -11,8 +11,8 @@ use approval_authority::{
     embedded::{Cluster, Installation, Keep},
     policy::file::BUILT_IN,
     proto::{
-        DecideRequest, Decision, RequireApprovalRequest, RequireApprovalResponse, Start,
-        WatchApprovalsRequest, WatchApprovalsResponse,
+        DecideRequest, Decision, ListApprovalsRequest, RequireApprovalRequest,
+        RequireApprovalResponse, Start, WatchApprovalsRequest, WatchApprovalsResponse,
         approval_service_client::ApprovalServiceClient,
     },
     store::{Store, StoreConfig, role::ROLE},
@@ -275,6 +275,11 @@ impl Caller {
             ..Default::default()
         };
         self.0.clone().decide(request).await.expect("an answer");
+    }
+
+    /// Reads the first page of a list.
+    pub async fn list(&self, request: ListApprovalsRequest) {
+        self.0.clone().list_approvals(request).await.expect("a page");
     }
 
     pub async fn watch(&self, namespace: &str, start: Start) -> Streaming<WatchApprovalsResponse> {

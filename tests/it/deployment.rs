@@ -14,6 +14,7 @@ use crate::{
     database::Database,
     harness::{Caller, id},
     server::{Process, log_of, program, start, tokens_text, until, write_deployment},
+    telemetry::get,
 };
 
 /// The exit code of `health` for a deployment that listens there, and what it says.
@@ -153,14 +154,16 @@ async fn serve_as_deployed(
     url: &Path,
     variables: &[String],
     places: &[(&str, &Path)],
-) -> (Child, SocketAddr) {
-    let address = free_port().await;
+) -> (Child, SocketAddr, SocketAddr) {
+    let (address, admin) = (free_port().await, free_port().await);
     let mut command = program();
     command.arg("serve").current_dir(config).stdout(Stdio::piped());
     command.envs(variables.iter().map(|name| (name, url)));
     command.env("APPROVAL_AUTHORITY_SERVER__LISTEN", address.to_string());
+    command.env("APPROVAL_AUTHORITY_ADMIN__LISTEN", admin.to_string());
     command.envs(places.iter().map(|(key, path)| (format!("APPROVAL_AUTHORITY_{key}"), path)));
-    start(command).await
+    let (child, address) = start(command).await;
+    (child, address, admin)
 }
 
 #[tokio::test]
@@ -181,7 +184,7 @@ async fn what_compose_deploys_is_asked_and_decides_with_the_tokens_that_were_mad
     let url = folder.path().join("url");
     std::fs::write(&url, &database.url).expect("written");
     let config = folder.path().join("config");
-    let (_child, address) = serve_as_deployed(&config, &url, &variables, &[]).await;
+    let (_child, address, _) = serve_as_deployed(&config, &url, &variables, &[]).await;
     let backend = Caller::with_token(address, &token("BACKEND")).await;
     let held = backend.require("w1", "delete_workspace").await;
     assert_eq!(held.outcome(), Outcome::Pending);
@@ -217,12 +220,18 @@ async fn what_kubernetes_deploys_serves_with_the_files_of_its_secrets() {
     for place in ["/run/tls", "/run/tokens"] {
         assert!(text.contains(place) && pods.contains(&format!("mountPath: {place}\n")), "{place}");
     }
-    let (_child, address) = serve_as_deployed(folder.path(), &url, &variables, &places).await;
-    // As a probe does, with the variables of its container.
-    let mut probe = program();
-    probe.arg("health").current_dir(folder.path()).env(&variables[0], &url);
-    probe.env("APPROVAL_AUTHORITY_SERVER__LISTEN", address.to_string());
-    assert!(probe.status().await.expect("the program").success());
+    let (_child, _, admin) = serve_as_deployed(folder.path(), &url, &variables, &places).await;
+    for path in ["/readyz", "/livez"] {
+        assert!(pods.contains(&format!("path: {path}\n              port: admin\n")), "{path}");
+        // It listens a moment before it is ready.
+        let good = async {
+            while get(admin, path).await.0 != 200 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), good).await.expect(path);
+    }
+    assert!(text.contains("listen = \"0.0.0.0:9464\"") && pods.contains("containerPort: 9464\n"));
 }
 
 #[tokio::test]

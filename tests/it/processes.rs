@@ -85,8 +85,9 @@ async fn it_refuses_to_start_when_it_is_unsure() {
         assert!(text.contains(from), "{from}");
         std::fs::write(path, text.replacen(from, to, 1)).expect("written");
     };
-    write("[admin]\nlissten = 1\n");
-    assert!(refuses(folder.path()).await.contains("admin"), "an unknown key");
+    write("");
+    edit("approval-authority.toml", "[admin]\nlisten", "[admin]\nlissten");
+    assert!(refuses(folder.path()).await.contains("lissten"), "an unknown key");
     write("");
     edit("policy.toml", "approvals_required = 2", "approvals_required = 0");
     assert!(refuses(folder.path()).await.contains("approvals_required"), "a quorum of none");

@@ -1,0 +1,38 @@
+-- So many closed approvals from one number to another, with five events each, and an open one for every ten; as the service
+-- leaves them. In {workspaces} workspaces.
+WITH request AS MATERIALIZED (
+    SELECT n, lpad(to_hex(n), 32, '0')::uuid AS id, 'w' || n % {workspaces} AS workspace_id,
+        '{{"closed":' || n || '}}' AS context, now() - interval '60 days' + n * interval '100 milliseconds' AS time,
+        CASE WHEN n % 10 = 0 THEN 'DENIED' WHEN n % 10 = 1 THEN 'EXPIRED' ELSE 'CONSUMED' END AS state
+    FROM generate_series({first}::bigint, {last}::bigint) AS n
+), written AS (
+    INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash, requested_by,
+        on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms, policy_digest, recent_denials,
+        create_time, state, version, expire_time, decide_time, consume_time, consumed_by, cooldown_end, result)
+    SELECT 'full', r.id, r.workspace_id, 'delete_workspace', r.context, sha256(convert_to(r.context, 'UTF8')),
+        'tokens:backend', '', 'nobody has used it since May', 1, 3600000, 900000, repeat('0f', 32), 0, r.time, r.state, 5,
+        r.time + interval '1 hour', CASE WHEN r.state <> 'EXPIRED' THEN r.time END,
+        CASE WHEN r.state = 'CONSUMED' THEN r.time END, CASE WHEN r.state = 'CONSUMED' THEN 'tokens:backend' END,
+        CASE WHEN r.state = 'DENIED' THEN r.time END, CASE WHEN r.state = 'CONSUMED' THEN 'SUCCEEDED' END
+    FROM request AS r
+), open AS (
+    INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash, requested_by,
+        on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms, policy_digest, recent_denials,
+        create_time, state, version, expire_time, escalated_to, escalate_time)
+    SELECT 'full', ('ff' || right(lpad(to_hex(r.n), 32, '0'), 30))::uuid, 'w' || (r.n / 10) % {workspaces}, 'delete_workspace',
+        '{{"open":' || r.n || '}}', sha256(convert_to('open' || r.n, 'UTF8')), 'tokens:backend', '',
+        'nobody has used it since May', 1, 3600000, 900000, repeat('0f', 32), 0, now(), 'PENDING', 2,
+        now() + interval '1 day', 'root', now() + interval '6 hours'
+    FROM request AS r WHERE r.n % 10 = 0
+), decided AS (
+    INSERT INTO approval_authority.verdicts (namespace, approval_id, approver, decision, reason, verdict_time)
+    SELECT 'full', r.id, 'tokens:alice', CASE r.state WHEN 'DENIED' THEN 'DENY' ELSE 'APPROVE' END, 'as agreed', r.time
+    FROM request AS r WHERE r.state <> 'EXPIRED'
+)
+INSERT INTO approval_authority.events (namespace, revision, type, workspace_id, approval_id, version, state, verdicts,
+    expire_time, actor, event_time, batch_id)
+SELECT 'full', 5 * (r.n - 1) + v.version, v.type, r.workspace_id, r.id, v.version, 'PENDING', '[]', r.time, 'tokens:backend',
+    r.time, gen_random_uuid()
+FROM request AS r CROSS JOIN (VALUES (1, 'REQUESTED'), (2, 'ESCALATED'), (3, 'APPROVED'), (4, 'CONSUMED'),
+    (5, 'RESULT_REPORTED')) AS v (version, type)
+ORDER BY r.n, v.version;

@@ -1,0 +1,199 @@
+//! Whether calls take as long on a full database as on an empty one. `make bench ARGS="-- full 10000000"` fills a namespace with
+//! so many closed approvals (a million unless said), five times as many events and a tenth as many open approvals, and measures
+//! there and in an empty namespace by turns. Take the ratios.
+//!
+//! Ten million take some 25 GB, and longer to fill than to measure.
+
+use approval_authority::proto::{ApprovalState, ListApprovalsRequest, Outcome};
+use futures_util::{StreamExt, stream};
+
+mod bench;
+
+use bench::{
+    Bench, Caller,
+    measure::{Figures, head, measure},
+    place::Place,
+    wanted,
+};
+
+const CLOSED: usize = 1_000_000;
+
+/// Closed approvals that are written at once.
+const CHUNK: usize = 50_000;
+
+/// With ten million closed, fifty open ones lie in each, of a hundred that there may be.
+const WORKSPACES: usize = 20_000;
+
+/// Approvals that are consumed by one measurement at most.
+const PREPARED: usize = 12_000;
+
+/// Each is measured so often in each namespace.
+const TURNS: usize = 3;
+
+const CALLERS: [usize; 2] = [1, 16];
+
+/// Statements that read a table from end to end, and what they read.
+const SCANS: &str = "SELECT relname::text, seq_scan, seq_tup_read FROM pg_stat_user_tables
+    WHERE schemaname = 'approval_authority' AND relname IN ('approvals', 'events', 'verdicts') ORDER BY relname";
+
+#[tokio::main]
+async fn main() {
+    if !wanted("full") {
+        return;
+    }
+    let closed = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(CLOSED);
+    let bench = Bench::start().await;
+    for namespace in ["empty", "full"] {
+        Place::begin(&bench, &[namespace.to_owned()], WORKSPACES).await;
+    }
+    fill(&bench, closed).await;
+    let scans = scans(&bench).await;
+    println!("{closed} closed approvals\n\n{}", head());
+    let mut rows = Vec::new();
+    for turn in 0..TURNS {
+        for callers in CALLERS {
+            for namespace in ["empty", "full"] {
+                for figures in measured(&bench, namespace, callers, turn).await {
+                    println!("{}", figures.line());
+                    rows.push(figures);
+                }
+            }
+        }
+    }
+    println!("\np50 in the full one / in the empty one, the median of {TURNS} turns");
+    let mut names: Vec<&str> =
+        rows.iter().filter_map(|row| row.what.strip_prefix("full ")).collect();
+    names.sort_unstable();
+    names.dedup();
+    for callers in CALLERS {
+        for name in &names {
+            let p50 = |namespace: &str| {
+                let what = format!("{namespace} {name}");
+                let these = rows.iter().filter(|row| row.what == what && row.callers == callers);
+                let mut these: Vec<_> = these.map(|row| row.p50).collect();
+                these.sort_unstable();
+                these[these.len() / 2].as_secs_f64()
+            };
+            println!("{name:<22} {callers:>7} {:>10.2}", p50("full") / p50("empty"));
+        }
+    }
+    println!();
+    for (before, after) in scans.iter().zip(self::scans(&bench).await) {
+        let (statements, read) = (after.1 - before.1, after.2 - before.2);
+        println!("{}: {statements} sequential scans, which read {read} rows", after.0);
+    }
+}
+
+async fn measured(bench: &Bench, namespace: &str, callers: usize, turn: usize) -> Vec<Figures> {
+    // Numbers that nobody has used in this namespace.
+    let first = (turn * CALLERS.len() + usize::from(callers > 1)) * 10_000_000;
+    let place = Place::within(namespace, WORKSPACES, first);
+    let backend = bench.caller("backend").await;
+    let backends: Vec<Caller> = vec![backend.clone(); callers];
+    let viewers = vec![bench.caller("viewer").await; callers];
+    let mut rows = vec![
+        create(namespace, place.clone(), backends.clone()).await,
+        join(namespace, Place::within(namespace, WORKSPACES, first + 3_000_000), backends.clone())
+            .await,
+        consume(
+            bench,
+            namespace,
+            Place::within(namespace, WORKSPACES, first + 6_000_000),
+            backends,
+        )
+        .await,
+    ];
+    let lists = [
+        ("list", ListApprovalsRequest::default()),
+        (
+            "list pending",
+            ListApprovalsRequest {
+                states: vec![ApprovalState::Pending.into()],
+                ..Default::default()
+            },
+        ),
+        (
+            "list a workspace",
+            ListApprovalsRequest { workspace_ids: vec!["w7".to_owned()], ..Default::default() },
+        ),
+        (
+            "list denied in a tree",
+            ListApprovalsRequest {
+                workspace_ids: vec!["root".to_owned()],
+                include_descendants: true,
+                states: vec![ApprovalState::Denied.into()],
+                ..Default::default()
+            },
+        ),
+    ];
+    for (what, request) in lists {
+        let request = ListApprovalsRequest { namespace: namespace.to_owned(), ..request };
+        rows.push(
+            measure(
+                &format!("{namespace} {what}"),
+                viewers.clone(),
+                usize::MAX,
+                move |caller, _| {
+                    let request = request.clone();
+                    async move { caller.list(request).await }
+                },
+            )
+            .await,
+        );
+    }
+    rows
+}
+
+async fn create(namespace: &str, place: Place, callers: Vec<Caller>) -> Figures {
+    measure(&format!("{namespace} create"), callers, usize::MAX, move |caller, number| {
+        let operation = place.operation(number);
+        async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Pending) }
+    })
+    .await
+}
+
+async fn join(namespace: &str, place: Place, callers: Vec<Caller>) -> Figures {
+    const PENDING: usize = 64;
+    for number in 0..PENDING {
+        callers[0].ask_about(&place.operation(number)).await;
+    }
+    measure(&format!("{namespace} join"), callers, usize::MAX, move |caller, number| {
+        let operation = place.operation(number % PENDING);
+        async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Pending) }
+    })
+    .await
+}
+
+async fn consume(bench: &Bench, namespace: &str, place: Place, callers: Vec<Caller>) -> Figures {
+    let (backend, alice) = (bench.caller("backend").await, bench.caller("alice").await);
+    let operations = stream::iter((0..PREPARED).map(|number| place.operation(number)));
+    let given =
+        operations.map(async |operation| alice.approve(&backend.ask_about(&operation).await).await);
+    given.buffer_unordered(128).collect::<Vec<()>>().await;
+    measure(&format!("{namespace} consume"), callers, PREPARED, move |caller, number| {
+        let operation = place.operation(number);
+        async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Approved) }
+    })
+    .await
+}
+
+async fn fill(bench: &Bench, closed: usize) {
+    let client = bench.connect().await;
+    for first in (1..=closed).step_by(CHUNK) {
+        let last = (first + CHUNK - 1).min(closed);
+        let fill = format!(
+            include_str!("bench/full.sql"),
+            workspaces = WORKSPACES,
+            first = first,
+            last = last,
+        );
+        client.batch_execute("SET session_replication_role = replica").await.expect("an owner");
+        client.batch_execute(&fill).await.expect("filled");
+    }
+    client.batch_execute("VACUUM ANALYZE").await.expect("analyzed");
+}
+
+async fn scans(bench: &Bench) -> Vec<(String, i64, i64)> {
+    let rows = bench.connect().await.query(SCANS, &[]).await.expect("statistics");
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
