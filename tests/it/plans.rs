@@ -45,9 +45,9 @@ const NOT_SEEN: [&str; 11] = [
     "written_by",
 ];
 
-/// So many approvals: of all states, in workspaces that have parents, each with two events. The oldest five
+/// So many approvals: of all states, in workspaces so many of which lie below another, each with two events. The oldest five
 /// hundred are older than what is kept, and some of those that are pending have lapsed.
-fn fill(namespace: &str, approvals: usize, workspaces: usize) -> String {
+fn fill(namespace: &str, approvals: usize, workspaces: usize, below_each: usize) -> String {
     format!(
         "CREATE TEMPORARY TABLE filled AS
         SELECT n, t.time, (lpad(to_hex((extract(epoch FROM t.time) * 1000)::bigint), 12, '0') || '7'
@@ -60,7 +60,7 @@ fn fill(namespace: &str, approvals: usize, workspaces: usize) -> String {
         INSERT INTO approval_authority.logs (namespace, epoch) VALUES ('{namespace}', gen_random_uuid());
         INSERT INTO approval_authority.log_locks (namespace) VALUES ('{namespace}');
         INSERT INTO approval_authority.workspaces (namespace, id, parent_id, display_name)
-        SELECT '{namespace}', 'w' || n, CASE WHEN n > 0 THEN 'w' || n / 8 END, '' FROM generate_series(0, {workspaces} - 1) AS n;
+        SELECT '{namespace}', 'w' || n, CASE WHEN n > 0 THEN 'w' || n / {below_each} END, '' FROM generate_series(0, {workspaces} - 1) AS n;
         INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash,
             requested_by, on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms,
             policy_digest, recent_denials, create_time, state, version, expire_time, decide_time, consume_time,
@@ -258,10 +258,10 @@ async fn no_statement_reads_more_than_it_needs_of_a_namespace_that_statistics_do
         ALTER TABLE approval_authority.events SET (autovacuum_enabled = off);
         ALTER TABLE approval_authority.workspaces SET (autovacuum_enabled = off)";
     client.batch_execute(tell).await.expect("no ANALYZE but this test's");
-    client.batch_execute(&fill("beside", BESIDE, BESIDE)).await.expect("filled");
+    client.batch_execute(&fill("beside", BESIDE, BESIDE, BESIDE)).await.expect("filled");
     client.batch_execute(SMALL).await.expect("filled");
     client.batch_execute("ANALYZE").await.expect("analyzed");
-    client.batch_execute(&fill("default", APPROVALS, WORKSPACES)).await.expect("filled");
+    client.batch_execute(&fill("default", APPROVALS, WORKSPACES, 8)).await.expect("filled");
 
     let explain = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET session_preload_libraries = auto_explain',
             current_database());
