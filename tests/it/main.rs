@@ -5,6 +5,7 @@ mod abuse;
 mod certificates;
 mod cli;
 mod commands;
+mod costs;
 mod cycle;
 mod database;
 mod database_role;
