@@ -5,7 +5,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # Cheap ones first.
-checks := fmt check-architecture check-sql test-checks hadolint deploy buf client clippy deny
+checks := fmt check-architecture check-sql test-checks check-go hadolint deploy buf client clippy deny
 
 .DEFAULT_GOAL := run
 .PHONY: run test bench image-test lint advisories $(checks) list-checks linker help
@@ -15,7 +15,8 @@ run: linker ## start the service for trying it out; ARGS="--listen 127.0.0.1:500
 
 test: linker ## run the tests; ARGS="name" for some, PG_BIN=DIR for another server
 	pg_bin=$$(scripts/postgres) && grpcurl=$$(scripts/grpcurl) && promtool=$$(scripts/promtool) && \
-	  PG_BIN=$$pg_bin GRPCURL=$$grpcurl PROMTOOL=$$promtool cargo test --locked -- --show-output $(ARGS)
+	  python=$$(scripts/python-grpc) && \
+	  PG_BIN=$$pg_bin GRPCURL=$$grpcurl PROMTOOL=$$promtool PYTHON_GRPC=$$python cargo test --locked -- --show-output $(ARGS)
 
 bench: linker ## measure; figures of one run belong together
 	pg_bin=$$(scripts/postgres) && PG_BIN=$$pg_bin cargo bench --locked --bench '*' $(ARGS)
@@ -60,7 +61,10 @@ check-architecture: ## check the direction of dependencies
 check-sql: ## check that the SQL stays portable and keeps the promises
 	scripts/check-sql
 
-test-checks: ## check the two checks above
+check-go: ## check the gate in Go, where Go is installed
+	scripts/check-go
+
+test-checks: ## check check-architecture and check-sql
 	scripts/test-checks
 
 # For .ci/run, which times each.

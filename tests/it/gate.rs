@@ -17,7 +17,7 @@ use crate::{
 };
 
 mod errors;
-mod fake;
+pub mod fake;
 mod http;
 mod retries;
 mod secured;
