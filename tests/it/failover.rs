@@ -24,14 +24,14 @@ use crate::{
 };
 
 /// A primary and its synchronous standby.
-struct Pair {
-    primary: Cluster,
-    standby: Cluster,
+pub struct Pair {
+    pub primary: Cluster,
+    pub standby: Cluster,
     standby_folder: PathBuf,
 }
 
 impl Pair {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let folder = cluster_folder();
         let primary =
             Cluster::start(&installation(), &folder, &[], Keep::Nothing).await.expect("started");
@@ -52,10 +52,19 @@ impl Pair {
         Self { primary, standby, standby_folder }
     }
 
-    /// The primary's machine dies, its WAL senders too, and with it what the standby had not written down.
-    /// Then the standby takes over.
-    async fn fail_over(self) -> (Cluster, Cluster) {
+    /// The primary's machine dies, its WAL senders too.
+    pub fn lose_primary(&self) {
         signal(&processes(&self.primary), Signal::SIGKILL);
+    }
+
+    /// The primary's machine dies, and with it what the standby had not written down. Then the standby takes over.
+    async fn fail_over(self) -> (Cluster, Cluster) {
+        self.lose_primary();
+        self.promote().await
+    }
+
+    /// The standby takes over with what it had written down.
+    pub async fn promote(self) -> (Cluster, Cluster) {
         signal(&processes(&self.standby), Signal::SIGKILL);
         drop(self.standby);
         let promoted = Cluster::start(&installation(), &self.standby_folder, &[], Keep::Data)

@@ -7,7 +7,7 @@ use approval_authority::proto::{
 use tonic::{Code, Status, Streaming};
 
 mod bookmarks;
-mod check;
+pub mod check;
 mod crashes;
 mod drain;
 mod namespaces;

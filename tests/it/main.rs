@@ -23,6 +23,7 @@ mod jwt;
 mod keeper;
 mod migrations;
 mod model;
+mod operations;
 mod outage;
 mod permissions;
 mod plans;

@@ -157,7 +157,8 @@ impl Client {
     }
 }
 
-async fn make(caller: &Caller, ask: &Ask) -> Result<Answer, Status> {
+/// Makes a call, whatever it is.
+pub async fn make(caller: &Caller, ask: &Ask) -> Result<Answer, Status> {
     let mut approvals = caller.approvals.clone();
     let reason = "as it goes".to_owned();
     let namespace = String::new();
@@ -227,7 +228,8 @@ where
     }
 }
 
-fn seen(approval: Option<&proto::Approval>) -> Seen {
+/// An approval as an answer shows it.
+pub fn seen(approval: Option<&proto::Approval>) -> Seen {
     let approval = approval.expect("the approval");
     let state = approval.state().as_str_name().trim_start_matches("APPROVAL_STATE_");
     Seen {
@@ -238,7 +240,7 @@ fn seen(approval: Option<&proto::Approval>) -> Seen {
 }
 
 /// What is known of a call that failed: that nothing was changed, where the service says so, and else nothing.
-fn not_done(status: &Status) -> Answer {
+pub fn not_done(status: &Status) -> Answer {
     let (code, reason) = refusal(status);
     if reason.is_empty() || status.message().contains("unknown") {
         return Answer::Unknown;

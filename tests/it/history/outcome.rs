@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use approval_authority::approval::{EventKind, OperationResult, State};
-use tokio_postgres::Row;
+use tokio_postgres::{Client, Row};
 
 use super::record::{self, Answer, Ask, Event, History, Operation};
-use crate::database::Database;
 
 const EVENTS: &str =
     "SELECT revision, type, approval_id, version, state, expire_time, result, actor, event_time
@@ -17,8 +16,7 @@ const ROWS: &str =
     consumed_key FROM approval_authority.approvals";
 
 /// The log and the approvals, once nobody is connected who could still change them.
-pub async fn read(database: &Database) -> (Vec<Event>, Vec<record::Row>) {
-    let client = database.connect().await;
+pub async fn read(client: &Client) -> (Vec<Event>, Vec<record::Row>) {
     let others = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
     while client.query_one(others, &[]).await.expect("a count").get::<_, i64>(0) > 0 {

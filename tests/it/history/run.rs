@@ -162,7 +162,7 @@ async fn run(seed: u64) -> (History, Figures) {
 
     figures.lost = replicas.iter().map(Replica::lost).sum();
     drop(replicas);
-    let (events, rows) = read(&database).await;
+    let (events, rows) = read(&database.connect().await).await;
     let history = History { calls, events, rows, terms: terms() };
     figures.count(&history);
     (history, figures)

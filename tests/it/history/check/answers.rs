@@ -166,6 +166,8 @@ fn unasked_at_the_gate(facts: &Facts) -> Vec<String> {
             }
             (Ask::Require { .. }, Answer::LetThrough { seen, replayed: false }) => {
                 told.insert((seen.approval, true), call);
+                // One that waits for the decision asks and consumes, and has one answer.
+                told.insert((seen.approval, false), call);
             }
             _ => {}
         }
