@@ -19,6 +19,7 @@ mod policy;
 mod serve;
 mod table;
 mod token;
+mod traces;
 
 /// A human approval, consumed exactly once, in front of every destructive operation.
 #[derive(Parser)]

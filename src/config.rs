@@ -44,6 +44,9 @@ pub struct Config {
     /// How it tells what it does.
     #[serde(default)]
     pub log: LogConfig,
+    /// Who else hears of it.
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
     /// Where the database is.
     pub database: DatabaseConfig,
     /// Who callers are.
@@ -120,6 +123,25 @@ pub enum LogFormat {
     Human,
     /// Programs: a JSON object on each line.
     Json,
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetryConfig {
+    /// The collector that spans are sent to, over OTLP on gRPC; unset: none are made.
+    pub otlp_endpoint: Option<String>,
+}
+
+impl TelemetryConfig {
+    fn check(&self) -> Result<(), String> {
+        match &self.otlp_endpoint {
+            Some(url) if !url.starts_with("http://") && !url.starts_with("https://") => {
+                Err("telemetry.otlp_endpoint must begin with http:// or https://".to_owned())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 fn address_or_none<'de, D: Deserializer<'de>>(value: D) -> Result<Option<SocketAddr>, D::Error> {
@@ -299,6 +321,7 @@ impl Config {
                 return Err(format!("retention.{key} must be at least a day"));
             }
         }
+        self.telemetry.check()?;
         self.limits.check()
     }
 }

@@ -1,7 +1,10 @@
 //! What can go wrong, in the domain's words. `grpc::status` turns each into a status, in one exhaustive
 //! match.
 
-use crate::approval::{OperationResult, State};
+use crate::{
+    approval::{OperationResult, State},
+    traces,
+};
 
 /// A field of a request that is missing, malformed or over its limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,9 +116,9 @@ impl Error {
         Self::Invalid(vec![Violation { field: field.to_owned(), description: description.into() }])
     }
 
-    /// A fault of ours: logged here under a fresh id, which is all that the caller is told.
+    /// A fault of ours: logged here under the id of its trace, or a fresh one where there is none, which is all that the caller is told.
     pub fn internal(fault: impl std::fmt::Display) -> Self {
-        let trace_id = uuid::Uuid::new_v4().to_string();
+        let trace_id = traces::id().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         tracing::error!(%trace_id, %fault, "internal error");
         Self::Internal { trace_id }
     }

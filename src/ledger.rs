@@ -23,6 +23,7 @@ use crate::{
     metrics::{Batches, Measures},
     names::{IdempotencyKey, Namespace, Principal},
     store::{Failure, Store},
+    traces::{self, Trace},
 };
 
 mod batch;
@@ -56,6 +57,8 @@ struct Job {
     /// The approvals that a call to the gate met when it looked.
     met: Vec<Uuid>,
     rounds: u32,
+    /// The call that gives it.
+    trace: Trace,
     reply: oneshot::Sender<Result<Answer, Error>>,
 }
 
@@ -124,7 +127,7 @@ impl Ledger {
 
     async fn submit(&self, namespace: Namespace, task: Task) -> Result<Answer, Error> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { task, met: Vec::new(), rounds: 0, reply };
+        let job = Job { task, met: Vec::new(), rounds: 0, trace: Trace::current(), reply };
         match &job.task {
             Task::Gate(_) => self.shared.look(namespace, vec![job]),
             Task::On(..) | Task::Keep(_) => self.shared.commit(namespace, vec![job]),
@@ -180,12 +183,14 @@ impl Shared {
     async fn look_together(self: Arc<Self>, namespace: Namespace, jobs: Vec<Job>) {
         let began = Instant::now();
         let calls: Vec<&Require> = jobs.iter().filter_map(Job::call).collect();
-        let mut looked = self.store.peek(&namespace, &calls).await;
-        if let Err(Failure::Unavailable(why)) = &looked {
+        let look = async {
+            let looked = self.store.peek(&namespace, &calls).await;
+            let Err(Failure::Unavailable(why)) = &looked else { return looked };
             // A connection may have died unseen, and its successor may do.
             tracing::info!(%why, "a look is tried again");
-            looked = self.store.peek(&namespace, &calls).await;
-        }
+            self.store.peek(&namespace, &calls).await
+        };
+        let looked = traces::batch("ledger.look", jobs.iter().map(|job| &job.trace), look).await;
         self.counts.looks.done(jobs.len(), began.elapsed());
         let found = match looked {
             Ok(found) => found,

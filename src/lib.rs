@@ -15,6 +15,7 @@
 //! - [`grpc`]: the contract ([`proto`]) in front of all that.
 //! - [`gate`]: the client side, for Rust backends: a gate that fails closed. The feature `gate` has it without any of the server.
 //! - [`metrics`], [`admin`]: what is counted, in each part by itself; and the page that shows it, with liveness and readiness.
+//! - [`traces`]: spans of calls and of the batches that serve them, below those of the callers.
 //! - [`cli`], [`config`], [`embedded`]: the program, its files, and the private PostgreSQL of `dev` and the tests. The commands of
 //!   people call the authority through the gate's connections.
 //!
@@ -76,6 +77,8 @@ pub mod proto;
 pub mod store;
 #[cfg(feature = "server")]
 pub mod tls;
+#[cfg(feature = "server")]
+pub mod traces;
 pub mod visible;
 #[cfg(feature = "server")]
 pub mod waiting;

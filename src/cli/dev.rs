@@ -21,8 +21,8 @@ use crate::{
     auth::tokens,
     config::{
         self, AdminConfig, AuthConfig, Config, DatabaseConfig, LimitsConfig, LogConfig,
-        PolicyConfig, RetentionConfig, ServerConfig, TokensConfig, default_data_dir,
-        program_folders,
+        PolicyConfig, RetentionConfig, ServerConfig, TelemetryConfig, TokensConfig,
+        default_data_dir, program_folders,
     },
     embedded::{Cluster, Installation, Keep},
     policy::file::BUILT_IN,
@@ -81,6 +81,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
         server: ServerConfig { listen: arguments.listen, ..ServerConfig::default() },
         admin: AdminConfig { listen: None },
         log: LogConfig::default(),
+        telemetry: TelemetryConfig::default(),
         database: DatabaseConfig {
             url: cluster.url("approvals"),
             notify_url: String::new(),

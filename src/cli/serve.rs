@@ -1,6 +1,9 @@
 //! `serve`: the service, from its configuration to its drain.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -10,7 +13,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{certificates, files, logs, notify};
+use super::{certificates, files, logs, notify, traces::Export};
 use crate::{
     admin::Admin,
     config::{Config, LimitsConfig, RetentionConfig},
@@ -49,16 +52,23 @@ pub(super) async fn run(config: PathBuf) -> Result<()> {
         server = prepare(&config, admin) => server?,
         () = &mut stop => return Ok(()),
     };
+    let traces = config.telemetry.otlp_endpoint.as_deref().map(Export::begin).transpose()?;
+    let grace = server.drain_grace;
     let listen = config.server.listen;
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     println!("listening on {}", listener.local_addr()?);
     notify::ready();
+    let mut until = Instant::now();
     let stop = async {
         stop.await;
         notify::stopping();
+        until = Instant::now() + grace;
     };
     server.run(listener, stop).await?;
+    if let Some(traces) = traces {
+        traces.end(until.saturating_duration_since(Instant::now())).await;
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use super::{
     guard::{self, Admitted},
     limits::Place,
 };
-use crate::{auth::Caller, error::Error};
+use crate::{auth::Caller, error::Error, traces::Trace};
 
 /// How long a call may wait for the database where its caller names no deadline.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,11 +56,11 @@ pub(super) async fn within<Answer: Send + 'static>(
         Some(deadline) => patience.min(deadline.mul_f64(1.0 - TO_ARRIVE)),
         None => patience,
     };
-    let work = tokio::spawn(async move {
+    let work = tokio::spawn(Trace::current().carry(async move {
         let answer = work.await;
         drop(place);
         answer
-    });
+    }));
     match timeout(patience, work).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(panic)) => Err(Error::internal(panic)),

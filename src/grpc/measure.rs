@@ -1,4 +1,4 @@
-//! Around all services: each call is counted, from its headers to the end of its answer.
+//! Around all services: each call is counted and has a span, from its headers to the end of its answer.
 
 use std::{
     pin::Pin,
@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use opentelemetry::propagation::Extractor;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use tonic::{
@@ -15,7 +16,10 @@ use tonic::{
 };
 use tower_layer::Layer;
 
-use crate::metrics::{Calls, Described, InProgress};
+use crate::{
+    metrics::{Calls, Described, InProgress},
+    traces,
+};
 
 /// The header, or the trailer, that says how a call ended.
 const STATUS: &str = "grpc-status";
@@ -75,10 +79,12 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let mut call = self.calls.begin(request.uri().path());
+        let counted = self.calls.begin(request.uri().path());
+        let span = traces::Call::begin(counted.method(), &Headers(request.headers()));
+        let mut call = Call { counted, span };
         let answer = self.service.call(request);
         Box::pin(async move {
-            let answer = answer.await?;
+            let answer = call.span.trace().clone().carry(answer).await?;
             if let Some(code) = code(answer.headers()) {
                 call.ends_with(code);
             }
@@ -91,10 +97,40 @@ fn code(headers: &http::HeaderMap) -> Option<i32> {
     headers.get(STATUS)?.to_str().ok()?.parse().ok()
 }
 
+/// Where a caller says what it calls for. Of two that differ nobody knows which is meant.
+struct Headers<'a>(&'a http::HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        let mut values = self.0.get_all(key).iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => value.to_str().ok(),
+            _ => None,
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(http::HeaderName::as_str).collect()
+    }
+}
+
+/// A call until the end of its answer.
+struct Call {
+    counted: InProgress,
+    span: traces::Call,
+}
+
+impl Call {
+    fn ends_with(&mut self, code: i32) {
+        self.counted.ends_with(code);
+        self.span.ends_with(code);
+    }
+}
+
 /// An answer on its way. If it is dropped before its end, its caller has gone away.
 struct Counted {
     body: Body,
-    call: InProgress,
+    call: Call,
 }
 
 impl http_body::Body for Counted {
@@ -105,7 +141,9 @@ impl http_body::Body for Counted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+        let within = self.call.span.trace().attach();
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        drop(within);
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(code) = frame.trailers_ref().and_then(code) {

@@ -21,6 +21,7 @@ use crate::{
         Failure, Store,
         batch::{self, Found},
     },
+    traces,
 };
 
 /// How often a batch is tried when the database was not there, or turned out to have rolled it back.
@@ -61,7 +62,9 @@ async fn run_together(shared: &Arc<Shared>, namespace: &Namespace, mut jobs: Vec
         }
         attempts += 1;
         let began = Instant::now();
-        let attempted = attempt(shared, namespace, &jobs).await;
+        let work = attempt(shared, namespace, &jobs);
+        let calls = jobs.iter().map(|job| &job.trace);
+        let attempted = traces::batch("ledger.commit", calls, work).await;
         shared.counts.commits.done(jobs.len(), began.elapsed());
         match attempted {
             Ok(decided) => {
@@ -91,7 +94,10 @@ async fn run_together(shared: &Arc<Shared>, namespace: &Namespace, mut jobs: Vec
 
 /// Tells every caller that it cannot be done.
 pub(super) fn refuse(jobs: Vec<Job>, failure: Failure) {
+    // A fault is logged under the trace of the first of them.
+    let within = jobs.iter().find_map(|job| job.trace.attach());
     let error = Error::from(failure);
+    drop(within);
     jobs.into_iter().for_each(|job| job.answer(Err(error.clone())));
 }
 

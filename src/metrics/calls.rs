@@ -60,6 +60,7 @@ pub struct Calls {
 
 /// One method's.
 struct Method {
+    described: Described,
     started: IntCounter,
     handled: [IntCounter; CODES.len()],
     seconds: Histogram,
@@ -78,21 +79,23 @@ impl Calls {
         let seconds = HistogramOpts::new("grpc_server_handling_seconds", seconds);
         let seconds = HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &LABELS);
         let (started, handled, seconds) = (made(started), made(handled), made(seconds));
-        let method = |Described { service, method, kind }: &Described| {
+        let method = |described: Described| {
+            let Described { service, method, kind } = &described;
             let labels = [*kind, service, method];
             Arc::new(Method {
                 started: started.with_label_values(&labels),
                 handled: CODES
                     .map(|code| handled.with_label_values(&[*kind, service, method, code])),
                 seconds: seconds.with_label_values(&labels),
+                described,
             })
         };
         let unknown = || "unknown".to_owned();
-        let others = method(&Described { service: unknown(), method: unknown(), kind: "unary" });
+        let others = method(Described { service: unknown(), method: unknown(), kind: "unary" });
         let methods = methods
             .into_iter()
             .map(|described| {
-                (format!("/{}/{}", described.service, described.method), method(&described))
+                (format!("/{}/{}", described.service, described.method), method(described))
             })
             .collect();
         Self { started, handled, seconds, methods, others }
@@ -123,6 +126,11 @@ pub struct InProgress {
 }
 
 impl InProgress {
+    /// The method that is called, as its contract has it and whatever the caller wrote.
+    pub fn method(&self) -> &Described {
+        &self.method.described
+    }
+
     /// Says how it ends. If nobody does, its caller went away.
     pub fn ends_with(&mut self, code: i32) {
         let code = usize::try_from(code).ok().filter(|code| *code < CODES.len());

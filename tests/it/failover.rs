@@ -1,6 +1,7 @@
 //! A primary that dies before its synchronous standby has what it committed.
 
 use std::{
+    net::SocketAddr,
     os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
@@ -20,7 +21,8 @@ use crate::{
     database::{cluster_folder, connect, deploy, installation, service_url},
     harness::{id, refusal, request, told},
     processes::{Silence, processes, signal},
-    server::TestServer,
+    server::{Process, TestServer},
+    telemetry::numbers,
 };
 
 /// A primary and its synchronous standby.
@@ -115,6 +117,14 @@ async fn cancelling<T>(admin: &Client, call: JoinHandle<T>) -> (T, i64) {
     (call.await.expect("no panic"), cancelled)
 }
 
+/// How many COMMITs were not confirmed, by what was found out: committed, rolled back, nothing.
+async fn unknown_commits(page: SocketAddr) -> [f64; 3] {
+    let numbers = numbers(page).await;
+    ["committed", "rolled_back", "nothing"].map(|found| {
+        numbers[&format!("approval_authority_commits_unknown_total{{found=\"{found}\"}}")]
+    })
+}
+
 fn assert_unknown<T: std::fmt::Debug>(answer: Result<T, Status>) {
     let refused = answer.expect_err("not durable, not done");
     assert_eq!(refusal(&refused), (Code::Unavailable, "STORE_UNAVAILABLE".to_owned()));
@@ -124,7 +134,8 @@ fn assert_unknown<T: std::fmt::Debug>(answer: Result<T, Status>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_standby_has_not_confirmed_is_not_answered_as_done() {
     let pair = Pair::start().await;
-    let server = TestServer::on(&service_url(&pair.primary, "approvals")).await;
+    let mut server = Process::serve(&service_url(&pair.primary, "approvals")).await;
+    let page = server.admin().await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
     let approved = id(&backend.require("w1", "delete_workspace").await);
     alice.approve(&approved).await;
@@ -153,6 +164,7 @@ async fn what_the_standby_has_not_confirmed_is_not_answered_as_done() {
     assert_unknown(consumed);
     assert!(cancelled > 0, "a COMMIT was cancelled");
     assert_unknown(cancelling(&admin, deciding).await.0);
+    assert_eq!(unknown_commits(page).await, [0.0, 0.0, 2.0], "nothing is found out");
     let state = format!(
         "SELECT count(*) FROM approval_authority.approvals
         WHERE id = '{approved}' AND state = 'CONSUMED'"
@@ -183,7 +195,8 @@ async fn what_the_standby_has_not_confirmed_is_not_answered_as_done() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_standby_confirms_in_time_is_answered() {
     let pair = Pair::start().await;
-    let server = TestServer::on(&service_url(&pair.primary, "approvals")).await;
+    let mut server = Process::serve(&service_url(&pair.primary, "approvals")).await;
+    let page = server.admin().await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
     let approved = id(&backend.require("w1", "delete_workspace").await);
     alice.approve(&approved).await;
@@ -201,6 +214,7 @@ async fn what_the_standby_confirms_in_time_is_answered() {
     drop(silence);
     let through = consume.await.expect("no panic").expect("found out");
     assert_eq!(told(&through), (Outcome::Approved, ApprovalState::Consumed));
+    assert_eq!(unknown_commits(page).await, [1.0, 0.0, 0.0], "it was committed");
 
     let (dead, promoted) = pair.fail_over().await;
     let server = TestServer::on(&service_url(&promoted, "approvals")).await;

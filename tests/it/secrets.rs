@@ -1,4 +1,4 @@
-//! Nothing secret is printed: not in the log at its loudest, nor in answers, nor in the titles of processes. A whole
+//! Nothing secret is printed: not in the log at its loudest, nor in answers, metrics, spans or the titles of processes. A whole
 //! run of the program, with what goes right and with what goes wrong, is searched for every secret that it was given.
 
 use std::{fs, path::Path, process::Stdio, time::Duration};
@@ -32,6 +32,7 @@ use crate::{
     harness::{Caller, context, id, request},
     issuer::{Key, published},
     server::{Process, policy_text, program, tokens_text},
+    telemetry::{collector::Collector, get},
 };
 
 /// The name that the service's certificate is for.
@@ -81,6 +82,7 @@ struct Scene {
     issuer: Key,
     shown: Certified,
     told: Told,
+    collector: Collector,
     /// What each secret is, and how it is written.
     secrets: Vec<(&'static str, String)>,
 }
@@ -89,6 +91,7 @@ const GOOD: &str = "backend-token-for-tests";
 const WRONG: &str = "aa_unknown-token-for-tests";
 const RAW: &str = "aa_raw-token-for-tests-where-a-hash-belongs";
 const WRONG_PASSWORD: &str = "another-password-for-tests";
+const COLLECTORS: &str = "collector-token-for-tests";
 const CONTEXT: &str = "what-is-written-for-tests";
 
 impl Scene {
@@ -107,13 +110,15 @@ impl Scene {
         write("tokens.toml", &tokens_text());
         write("policy.toml", &policy_text());
         let url = database.trusting(database_tls::NAME, "verify-full");
+        let collector = Collector::new().await;
         write(
             "approval-authority.toml",
             &format!(
                 "[server]\nlisten = \"127.0.0.1:0\"\n[server.tls]\ncert = \"server.pem\"\nkey = \"server.key\"\n\
                  client_ca = \"clients.pem\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[database]\nurl = {url:?}\n[auth.tokens]\nfile = \"tokens.toml\"\n\
                  [auth.mtls]\nsubject = \"uri\"\n[auth.jwt.corp]\nissuer = \"https://corp.example\"\n\
-                 audience = \"a\"\njwks = \"keys.json\"\n[policy]\nfile = \"policy.toml\"\n"
+                 audience = \"a\"\njwks = \"keys.json\"\n[policy]\nfile = \"policy.toml\"\n{}",
+                collector.config()
             ),
         );
         let mut secrets = vec![
@@ -123,11 +128,12 @@ impl Scene {
             ("the database's password", database_tls::PASSWORD.to_owned()),
             ("a password that is wrong", WRONG_PASSWORD.to_owned()),
             ("what an approval is about", CONTEXT.to_owned()),
+            ("the collector's token", COLLECTORS.to_owned()),
         ];
         let lines = shown.key.lines().filter(|line| !line.starts_with("-----"));
         secrets.extend(lines.map(|line| ("the key", line.to_owned())));
         let told = Told(watch::Sender::new(String::new()));
-        Self { folder, database, authority, clients, issuer, shown, told, secrets }
+        Self { folder, database, authority, clients, issuer, shown, told, collector, secrets }
     }
 
     fn file(&self, name: &str) -> std::path::PathBuf {
@@ -317,7 +323,9 @@ async fn nothing_secret_is_printed_in_a_whole_run() {
     scene.run(scene.command(&["migrate", "--config"], &config), true).await;
     scene.faults().await;
 
-    let mut server = scene.command(&["serve", "--config"], &config).spawn().expect("the program");
+    let mut server = scene.command(&["serve", "--config"], &config);
+    server.env("OTEL_EXPORTER_OTLP_HEADERS", format!("authorization=Bearer%20{COLLECTORS}"));
+    let mut server = server.spawn().expect("the program");
     scene.told.follow(server.stdout.take().expect("piped"));
     scene.told.follow(server.stderr.take().expect("piped"));
     scene.told.until("listening on ", 1).await;
@@ -330,9 +338,16 @@ async fn nothing_secret_is_printed_in_a_whole_run() {
     scene.calls(port).await;
     scene.reloads(pid).await;
     scene.titles(&server).await;
+    let admin = {
+        let told = scene.told.0.borrow();
+        let (_, after) = told.rsplit_once("readiness on http://").expect("an address");
+        after.lines().next().and_then(|address| address.trim().parse().ok()).expect("an address")
+    };
+    scene.told.add(&get(admin, "/metrics").await.1);
     kill(pid, Signal::SIGTERM).expect("signalled");
     server.wait().await.expect("exited");
     scene.told.until("drained", 1).await;
+    scene.told.add(&String::from_utf8_lossy(&scene.collector.bytes()));
 
     let told = scene.told.0.borrow();
     // It was loud, and said what it has to say of each of these.
@@ -348,6 +363,8 @@ async fn nothing_secret_is_printed_in_a_whole_run() {
         "a connection did not come about",
         "refused a bearer token beside a client certificate",
         "is no TOML",
+        "grpc_server_handled_total",
+        "rpc.grpc.status_code",
     ] {
         assert!(told.contains(heard), "nothing is said of {heard:?}");
     }

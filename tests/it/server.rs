@@ -178,7 +178,11 @@ impl Process {
 
     /// With keys of the configuration, as in `("SERVER__DRAIN_GRACE", "3s")`.
     pub async fn with_settings(url: &str, settings: &[(&str, &str)]) -> Self {
-        Self::launch(url, &policy_text(), "", settings).await
+        let settings: Vec<(String, &str)> = settings
+            .iter()
+            .map(|(key, value)| (format!("APPROVAL_AUTHORITY_{key}"), *value))
+            .collect();
+        Self::launch(url, &policy_text(), "", &settings).await
     }
 
     /// `serve` with more in its configuration.
@@ -186,11 +190,18 @@ impl Process {
         Self::launch(url, policy, more, &[]).await
     }
 
-    async fn launch(url: &str, policy: &str, more: &str, settings: &[(&str, &str)]) -> Self {
+    /// `serve` with more in its configuration, and variables of others than the program's own.
+    pub async fn with_variables(url: &str, more: &str, variables: &[(&str, &str)]) -> Self {
+        let variables: Vec<(String, &str)> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        Self::launch(url, &policy_text(), more, &variables).await
+    }
+
+    async fn launch(url: &str, policy: &str, more: &str, variables: &[(String, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         write_deployment(folder.path(), url, more);
         std::fs::write(folder.path().join("policy.toml"), policy).expect("written");
-        Self::on(folder, settings).await
+        Self::on(folder, variables).await
     }
 
     /// `serve` on the deployment in a folder.
@@ -198,12 +209,10 @@ impl Process {
         Self::on(folder, &[]).await
     }
 
-    async fn on(folder: TempDir, settings: &[(&str, &str)]) -> Self {
+    async fn on(folder: TempDir, variables: &[(String, &str)]) -> Self {
         let config = folder.path().join("approval-authority.toml");
         let mut command = program();
-        let settings =
-            settings.iter().map(|(key, value)| (format!("APPROVAL_AUTHORITY_{key}"), value));
-        command.envs(settings);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         command.env("RUST_LOG", "approval_authority=info").stderr(Stdio::piped());
         command.arg("serve").arg("--config").arg(config);
         let (mut child, address) = start(command).await;
@@ -241,6 +250,18 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+
+    /// Asks it to stop and waits until it has; then the rest of what it logged.
+    pub async fn stop(mut self) -> Vec<String> {
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+        let ended = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;
+        assert!(ended.expect("it ends").expect("it was running").success());
+        let mut log = Vec::new();
+        while let Some(line) = self.log.recv().await {
+            log.push(line);
+        }
+        log
     }
 
     /// Sends a signal.

@@ -23,8 +23,10 @@ use crate::{
     server::{Process, admin_of, log_of, program, until, write_deployment},
 };
 
+pub mod collector;
 mod documents;
 mod parts;
+mod traces;
 
 /// The status of an answer and what it says.
 pub async fn get(admin: SocketAddr, path: &str) -> (u16, String) {

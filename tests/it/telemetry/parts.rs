@@ -1,6 +1,6 @@
 //! What the parts behind the calls count, and the log for programs.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use approval_authority::proto::{DeleteWorkspaceRequest, RequireApprovalRequest};
 
@@ -8,6 +8,7 @@ use super::{get, numbers, until_page};
 use crate::{
     database::Database,
     harness::{id, request},
+    proxy::{Fate, Proxy},
     server::{Process, policy_text},
 };
 
@@ -65,6 +66,28 @@ async fn what_the_gate_said_what_people_did_and_what_waits_is_counted() {
     }
     let waits = page["approval_authority_pending_oldest_seconds"];
     assert!(waits > 0.0 && waits < 300.0, "{waits}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_became_of_an_unanswered_commit_is_counted() {
+    let database = Database::new().await;
+    let proxy = Proxy::new(&database.url).await;
+    let mut process = Process::serve(&proxy.url).await;
+    let admin = process.admin().await;
+    let backend = process.caller("backend").await;
+    backend.require("w0", "delete_workspace").await;
+    let found = |page: &BTreeMap<String, f64>| {
+        ["committed", "rolled_back", "nothing"].map(|found| {
+            page[&format!("approval_authority_commits_unknown_total{{found=\"{found}\"}}")]
+        })
+    };
+    assert_eq!(found(&numbers(admin).await), [0.0; 3]);
+    proxy.next(&[Fate::AnswerLost]);
+    backend.require("w1", "delete_workspace").await;
+    assert_eq!(found(&numbers(admin).await), [1.0, 0.0, 0.0]);
+    proxy.next(&[Fate::Lost]);
+    backend.require("w2", "delete_workspace").await;
+    assert_eq!(found(&numbers(admin).await), [1.0, 1.0, 0.0]);
 }
 
 /// The oldest of each namespace is seen, however many there are in others.
