@@ -73,8 +73,8 @@ pub struct Load {
 struct Book {
     began: Instant,
     calls: Mutex<Vec<Call>>,
-    /// Operations that were let through, executed and reported.
-    executed: watch::Sender<usize>,
+    /// Operations that were let through, executed and reported, of each worker.
+    executed: watch::Sender<[usize; WORKERS]>,
     /// Why operations were held for want of an answer, and reports were not recorded.
     faults: watch::Sender<Vec<String>>,
 }
@@ -132,8 +132,11 @@ impl Load {
     /// Returns once operations have been executed that were asked for after this.
     pub async fn goes_on(&self) {
         let mut executed = self.book.executed.subscribe();
-        let enough = *executed.borrow() + SOME;
-        let goes_on = timeout(PATIENCE, executed.wait_for(|executed| *executed >= enough)).await;
+        // Two more of each: the second was asked for after this.
+        let before = *executed.borrow();
+        let each =
+            |now: &[usize; WORKERS]| now.iter().zip(before).all(|(now, then)| *now >= then + 2);
+        let goes_on = timeout(PATIENCE, executed.wait_for(each)).await;
         let Ok(executed) = goes_on else { panic!("it stands still: {:?}", self.faults()) };
         executed.expect("there is a sender");
     }
@@ -179,7 +182,7 @@ impl Load {
         println!(
             "{} calls, {} operations executed, {} events in {} messages, {} faults",
             calls.len(),
-            *self.book.executed.borrow(),
+            self.book.executed.borrow().iter().sum::<usize>(),
             events.len(),
             told.len(),
             self.book.faults.borrow().len(),
@@ -234,7 +237,7 @@ async fn work(worker: usize, gate: Gate, book: Arc<Book>, over: watch::Receiver<
         let result = OperationResult::Succeeded;
         let ask = Ask::Report { approval: consumed.approval, result };
         book.write(began, BACKEND, ask, answer);
-        book.executed.send_modify(|executed| *executed += 1);
+        book.executed.send_modify(|executed| executed[worker] += 1);
     }
 }
 

@@ -53,6 +53,10 @@ async fn what_the_gate_said_what_people_did_and_what_waits_is_counted() {
     assert_eq!(page["approval_authority_feed_lag_seconds"], 0.0);
     assert!(page["approval_authority_batch_size_count{kind=\"commit\"}"] >= 6.0);
     assert!(page["approval_authority_batch_size_sum{kind=\"look\"}"] >= 6.0);
+    for kind in ["commit", "look"] {
+        let took = format!("approval_authority_batch_seconds_count{{kind=\"{kind}\"}}");
+        assert!(page[&took] >= 6.0, "{kind}");
+    }
     assert_eq!(page["approval_authority_database_pool_limit"], 8.0);
     assert!(page["approval_authority_database_connections_made_total"] >= 1.0);
 
@@ -88,6 +92,50 @@ async fn what_became_of_an_unanswered_commit_is_counted() {
     proxy.next(&[Fate::Lost]);
     backend.require("w2", "delete_workspace").await;
     assert_eq!(found(&numbers(admin).await), [1.0, 1.0, 0.0]);
+}
+
+/// A table that somebody holds: the heads of the logs can be read, and what is behind them cannot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_the_database_shows() {
+    let database = Database::new().await;
+    let mut process = Process::serve(&database.url).await;
+    let admin = process.admin().await;
+    let (backend, alice) = (process.caller("backend").await, process.caller("alice").await);
+    backend.require("w1", "delete_workspace").await;
+    let mut stream = alice.watch(Default::default()).await.expect("a stream");
+    stream.message().await.expect("a message").expect("a bookmark");
+
+    let mut other = database.connect().await;
+    let held = other.transaction().await.expect("begun");
+    let lock = "LOCK TABLE approval_authority.approvals IN ACCESS EXCLUSIVE MODE";
+    held.execute(lock, &[]).await.expect("locked");
+    // Without a look at the approval, which would have to wait.
+    let written_elsewhere = "SET session_replication_role = replica;
+        INSERT INTO approval_authority.events
+        SELECT (jsonb_populate_record(e, jsonb_build_object('revision', e.revision + 1, 'version', e.version + 1))).*
+        FROM approval_authority.events AS e";
+    database.connect().await.batch_execute(written_elsewhere).await.expect("written");
+    let asked: Vec<_> = (0..10)
+        .map(|number| {
+            let mut it = request("w1", "delete_workspace");
+            it.namespace = format!("n{number}");
+            let backend = backend.clone();
+            tokio::spawn(async move { backend.ask(it).await })
+        })
+        .collect();
+    let pool = |page: &BTreeMap<String, f64>| {
+        ["connections", "in_use", "waiting"]
+            .map(|what| page[&format!("approval_authority_database_pool_{what}")])
+    };
+    until_page(admin, |page| matches!(pool(page), [8.0, 8.0, waiting] if waiting >= 2.0)).await;
+    let lag = "approval_authority_feed_lag_seconds";
+    until_page(admin, |page| page[lag] > 0.0).await;
+
+    held.rollback().await.expect("ended");
+    for call in asked {
+        call.await.expect("no panic").expect("held");
+    }
+    until_page(admin, |page| page[lag] == 0.0 && pool(page) == [8.0, 0.0, 0.0]).await;
 }
 
 /// The oldest of each namespace is seen, however many there are in others.
