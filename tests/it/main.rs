@@ -11,6 +11,7 @@ mod database;
 mod database_role;
 mod database_tls;
 mod deployment;
+mod documents;
 mod examples;
 mod failover;
 mod feed;

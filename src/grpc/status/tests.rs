@@ -247,3 +247,37 @@ fn only_an_unknown_outcome_is_called_unknown() {
         assert_eq!(unknown, error == Error::OutcomeUnknown, "{error:?}");
     }
 }
+
+/// `docs/errors.md` has a row for each code and reason that there are, and for no other.
+#[test]
+fn the_errors_are_described_as_they_are() {
+    let name = |code: Code| {
+        let mut name = String::new();
+        for letter in format!("{code:?}").chars() {
+            if letter.is_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_uppercase());
+        }
+        name
+    };
+    let sent: BTreeSet<[String; 4]> = examples()
+        .iter()
+        .map(|error| {
+            let Told { code, reason, metadata, retry } = expected(error);
+            let metadata = metadata.map_or("", |(key, _)| key).to_owned();
+            let retry = if retry { "yes" } else { "no" };
+            [name(code), reason.to_owned(), metadata, retry.to_owned()]
+        })
+        .collect();
+    let text = include_str!("../../../docs/errors.md");
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    let described: BTreeSet<[String; 4]> = rows
+        .map(|row| {
+            let mut cells =
+                row.split('|').skip(1).map(|cell| cell.trim().trim_matches('`').to_owned());
+            std::array::from_fn(|_| cells.next().expect("a cell"))
+        })
+        .collect();
+    assert_eq!(described, sent);
+}
