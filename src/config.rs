@@ -76,6 +76,7 @@ pub struct ServerConfig {
     /// Whether gRPC reflection is offered.
     pub reflection: bool,
     /// How long calls in progress may take once the server drains.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub drain_grace: SignedDuration,
 }
 

@@ -1,5 +1,7 @@
 use super::*;
 
+mod documented;
+
 const LEAST: &str =
     "[database]\nurl = \"postgres://u:secret@h/d\"\n[auth.tokens]\nfile = \"t.toml\"\n";
 
@@ -141,43 +143,4 @@ fn no_fault_repeats_what_was_given() {
         let fault = read(&format!("[database]\n{line}\n"), &[]).expect_err(line);
         assert!(!fault.contains("s3cret"), "{fault}");
     }
-}
-
-/// The README's configuration, which shows every key.
-fn readme() -> &'static str {
-    let readme = include_str!("../../README.md");
-    let (_, block) = readme.split_once("```toml\n[server]\n").expect("a configuration");
-    let (block, _) = block.split_once("```").expect("its end");
-    block
-}
-
-#[test]
-fn the_readme_shows_what_is_taken_and_with_its_defaults() {
-    let shown = read(&format!("[server]\n{}", readme()), &[]).expect("taken as it is");
-    let least = read(LEAST, &[]).expect("enough");
-    let [shown, least] = [shown, least].map(|config| {
-        let Config { server, admin, log, database, limits, retention, .. } = config;
-        let server = ServerConfig { tls: None, ..server };
-        format!("{server:?} {admin:?} {log:?} {database:?} {limits:?} {retention:?}")
-    });
-    assert_eq!(shown, least, "what has a default is shown with it");
-}
-
-#[test]
-fn the_readme_shows_every_key_that_there_is() {
-    let whole = format!("[server]\n{}", readme());
-    let sections: Vec<&str> = whole.lines().filter(|line| line.starts_with('[')).collect();
-    assert!(sections.len() >= 12, "{sections:?}");
-    let mut keys = 0;
-    for section in sections {
-        let fault = read(&whole.replace(section, &format!("{section}\nsurely_none = 1")), &[]);
-        let fault = fault.expect_err("an unknown key");
-        // It names those that there are.
-        let (_, expected) = fault.split_once("expected ").expect(&fault);
-        for key in expected.split('`').skip(1).step_by(2) {
-            assert!(whole.contains(key), "{section}: {key}");
-            keys += 1;
-        }
-    }
-    assert!(keys > 30, "{keys}");
 }

@@ -168,7 +168,7 @@ fn one<'m>(members: &'m [(&str, Value)], name: &str) -> Option<&'m Value> {
     members.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
-/// What RFC 7519 and the README ask of a token whose signature is right, said once more.
+/// What RFC 7519 and `docs/configuration.md` ask of a token whose signature is right, said once more.
 fn should_be_admitted(header: &[(&str, Value)], claims: &[(&str, Value)]) -> bool {
     let once = |members: &[(&str, Value)]| {
         members

@@ -158,3 +158,35 @@ fn judge(reason: ErrorReason) -> (Exit, &'static str) {
         ErrorReason::SubscriberTooSlow => (Exit::TryAgain, ""),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// That all reasons are there is for the test of the statuses to see.
+    #[test]
+    fn the_exit_codes_are_described_as_they_are() {
+        let text = include_str!("../../../docs/errors.md");
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| "));
+        let rows = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
+        let (mut reached, mut described) = (BTreeSet::from([0, Exit::Held as u8]), BTreeSet::new());
+        for row in rows {
+            match row[..] {
+                [_, reason, _, _, exit, ..] if reason.starts_with('`') => {
+                    let name = format!("ERROR_REASON_{}", reason.trim_matches('`'));
+                    let reason = ErrorReason::from_str_name(&name).expect(&name);
+                    let code = judge(reason).0 as u8;
+                    assert_eq!(exit, code.to_string(), "{name}");
+                    reached.insert(code);
+                }
+                [exit, _, ""] if exit != "exit" => {
+                    described.insert(exit.parse().expect("a code"));
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(described, reached);
+    }
+}

@@ -10,12 +10,12 @@ use std::{
 use tokio::{io::AsyncWriteExt, process::Command};
 
 use super::get;
-use crate::{database::Database, harness::id, server::Process};
-
-fn read(path: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
-    std::fs::read_to_string(&path).unwrap_or_else(|why| panic!("{}: {why}", path.display()))
-}
+use crate::{
+    database::Database,
+    documents::{code, read, rows},
+    harness::id,
+    server::Process,
+};
 
 /// The page of a server that has been used.
 async fn used_page() -> String {
@@ -61,14 +61,11 @@ fn family(series: &str) -> &str {
 
 fn documented() -> BTreeMap<String, About> {
     let text = read("docs/metrics.md");
-    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
-    rows.map(|row| {
-        let cells: Vec<&str> = row.split(" |").collect();
-        let name = cells[0].trim_end_matches('`').to_owned();
-        let labels = cells[2].split_whitespace().map(|label| label.trim_matches('`').to_owned());
-        (name, (cells[1].trim().to_owned(), labels.collect()))
-    })
-    .collect()
+    let rows = rows(&text).into_iter().map(|cells| {
+        let labels = code(cells[2]).into_iter().map(str::to_owned);
+        (code(cells[0])[0].to_owned(), (cells[1].to_owned(), labels.collect()))
+    });
+    rows.collect()
 }
 
 /// The names of metrics in an expression: what is neither a function, nor a label, nor a keyword.
