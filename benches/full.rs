@@ -2,10 +2,14 @@
 //! so many closed approvals (a million unless said), five times as many events and a tenth as many open approvals, and measures
 //! there and in an empty namespace by turns. Take the ratios.
 //!
-//! Ten million take some 25 GB, and longer to fill than to measure.
+//! Ten million take longer to fill than to measure. `BENCH_DATABASE=folder` keeps the database there, for the next time.
 
+use std::path::PathBuf;
+
+use approval_authority::embedded::Keep;
 use approval_authority::proto::{ApprovalState, ListApprovalsRequest, Outcome};
 use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
 
 mod bench;
 
@@ -42,18 +46,30 @@ async fn main() {
         return;
     }
     let closed = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(CLOSED);
-    let bench = Bench::start().await;
-    for namespace in ["empty", "full"] {
-        Place::begin(&bench, &[namespace.to_owned()], WORKSPACES).await;
+    let kept = std::env::var_os("BENCH_DATABASE").map(PathBuf::from);
+    let is_filled = kept.as_ref().is_some_and(|folder| folder.exists());
+    let bench = match kept {
+        Some(folder) => Bench::start_in(&folder, Keep::Data).await,
+        None => Bench::start().await,
+    };
+    // Named anew each time: what was asked there before is there still.
+    let run = usize::try_from(Timestamp::now().as_second()).expect("a time of ours");
+    let empty = format!("empty-{run}");
+    Place::begin(&bench, &[empty.clone()], WORKSPACES).await;
+    if !is_filled {
+        Place::begin(&bench, &["full".to_owned()], WORKSPACES).await;
+        fill(&bench, closed).await;
     }
-    fill(&bench, closed).await;
     let scans = scans(&bench).await;
     println!("{closed} closed approvals\n\n{}", head());
     let mut rows = Vec::new();
     for turn in 0..TURNS {
         for callers in CALLERS {
-            for namespace in ["empty", "full"] {
-                rows.extend(measured(&bench, namespace, callers, turn).await);
+            // Numbers that nobody has used, in this run or another.
+            let first =
+                run * 1_000_000 + (turn * CALLERS.len() + usize::from(callers > 1)) * 100_000;
+            for (what, namespace) in [("empty", empty.as_str()), ("full", "full")] {
+                rows.extend(measured(&bench, what, namespace, callers, first).await);
             }
         }
     }
@@ -81,24 +97,20 @@ async fn main() {
     }
 }
 
-async fn measured(bench: &Bench, namespace: &str, callers: usize, turn: usize) -> Vec<Figures> {
-    // Numbers that nobody has used in this namespace.
-    let first = (turn * CALLERS.len() + usize::from(callers > 1)) * 10_000_000;
-    let place = Place::within(namespace, WORKSPACES, first);
-    let backend = bench.caller("backend").await;
-    let backends: Vec<Caller> = vec![backend.clone(); callers];
+async fn measured(
+    bench: &Bench,
+    what: &str,
+    namespace: &str,
+    callers: usize,
+    first: usize,
+) -> Vec<Figures> {
+    let place = |offset: usize| Place::within(namespace, WORKSPACES, first + offset);
+    let backends: Vec<Caller> = vec![bench.caller("backend").await; callers];
     let viewers = vec![bench.caller("viewer").await; callers];
     let mut rows = vec![
-        create(namespace, place.clone(), backends.clone()).await,
-        join(namespace, Place::within(namespace, WORKSPACES, first + 3_000_000), backends.clone())
-            .await,
-        consume(
-            bench,
-            namespace,
-            Place::within(namespace, WORKSPACES, first + 6_000_000),
-            backends,
-        )
-        .await,
+        create(what, place(0), backends.clone()).await,
+        join(what, place(60_000), backends.clone()).await,
+        consume(bench, what, place(70_000), backends).await,
     ];
     let lists = [
         ("list", ListApprovalsRequest::default()),
@@ -123,18 +135,13 @@ async fn measured(bench: &Bench, namespace: &str, callers: usize, turn: usize) -
             },
         ),
     ];
-    for (what, request) in lists {
+    for (list, request) in lists {
         let request = ListApprovalsRequest { namespace: namespace.to_owned(), ..request };
         rows.push(
-            measure(
-                &format!("{namespace} {what}"),
-                viewers.clone(),
-                usize::MAX,
-                move |caller, _| {
-                    let request = request.clone();
-                    async move { caller.list(request).await }
-                },
-            )
+            measure(&format!("{what} {list}"), viewers.clone(), usize::MAX, move |caller, _| {
+                let request = request.clone();
+                async move { caller.list(request).await }
+            })
             .await,
         );
     }
@@ -142,33 +149,33 @@ async fn measured(bench: &Bench, namespace: &str, callers: usize, turn: usize) -
     rows
 }
 
-async fn create(namespace: &str, place: Place, callers: Vec<Caller>) -> Figures {
-    measure(&format!("{namespace} create"), callers, usize::MAX, move |caller, number| {
+async fn create(what: &str, place: Place, callers: Vec<Caller>) -> Figures {
+    measure(&format!("{what} create"), callers, usize::MAX, move |caller, number| {
         let operation = place.operation(number);
         async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Pending) }
     })
     .await
 }
 
-async fn join(namespace: &str, place: Place, callers: Vec<Caller>) -> Figures {
+async fn join(what: &str, place: Place, callers: Vec<Caller>) -> Figures {
     const PENDING: usize = 64;
     for number in 0..PENDING {
         callers[0].ask_about(&place.operation(number)).await;
     }
-    measure(&format!("{namespace} join"), callers, usize::MAX, move |caller, number| {
+    measure(&format!("{what} join"), callers, usize::MAX, move |caller, number| {
         let operation = place.operation(number % PENDING);
         async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Pending) }
     })
     .await
 }
 
-async fn consume(bench: &Bench, namespace: &str, place: Place, callers: Vec<Caller>) -> Figures {
+async fn consume(bench: &Bench, what: &str, place: Place, callers: Vec<Caller>) -> Figures {
     let (backend, alice) = (bench.caller("backend").await, bench.caller("alice").await);
     let operations = stream::iter((0..PREPARED).map(|number| place.operation(number)));
     let given =
         operations.map(async |operation| alice.approve(&backend.ask_about(&operation).await).await);
     given.buffer_unordered(128).collect::<Vec<()>>().await;
-    measure(&format!("{namespace} consume"), callers, PREPARED, move |caller, number| {
+    measure(&format!("{what} consume"), callers, PREPARED, move |caller, number| {
         let operation = place.operation(number);
         async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Approved) }
     })
@@ -177,17 +184,19 @@ async fn consume(bench: &Bench, namespace: &str, place: Place, callers: Vec<Call
 
 async fn fill(bench: &Bench, closed: usize) {
     let client = bench.connect().await;
+    client.batch_execute("SET session_replication_role = replica").await.expect("an owner");
     for first in (1..=closed).step_by(CHUNK) {
         let last = (first + CHUNK - 1).min(closed);
         let fill = format!(
             include_str!("bench/full.sql"),
             workspaces = WORKSPACES,
             first = first,
-            last = last,
+            last = last
         );
-        client.batch_execute("SET session_replication_role = replica").await.expect("an owner");
         client.batch_execute(&fill).await.expect("filled");
+        eprint!("\r{last} of {closed} filled in");
     }
+    eprintln!();
     client.batch_execute("VACUUM ANALYZE").await.expect("analyzed");
 }
 

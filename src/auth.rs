@@ -15,7 +15,7 @@ use crate::{
     error::Error,
     names::{Namespace, Principal, WorkspaceId},
     policy::{Binding, Policy, Selector},
-    store::Store,
+    store::{Store, listing::Selection},
 };
 
 pub mod jwks;
@@ -158,6 +158,14 @@ impl Scope {
         match self {
             Self::All => true,
             Self::Subtrees(roots) => path.iter().any(|workspace| roots.contains(workspace)),
+        }
+    }
+
+    /// The workspaces for which it holds.
+    pub fn selection(&self) -> Selection {
+        match self {
+            Self::All => Selection::All,
+            Self::Subtrees(roots) => Selection::Below(roots.clone()),
         }
     }
 

@@ -1,10 +1,16 @@
 -- So many closed approvals from one number to another, with five events each, and an open one for every ten; as the service
 -- leaves them. In {workspaces} workspaces.
 WITH request AS MATERIALIZED (
-    SELECT n, lpad(to_hex(n), 32, '0')::uuid AS id, 'w' || n % {workspaces} AS workspace_id,
-        '{{"closed":' || n || '}}' AS context, now() - interval '60 days' + n * interval '100 milliseconds' AS time,
+    SELECT n, (lpad(to_hex((extract(epoch FROM t.closed) * 1000)::bigint), 12, '0') || t.random)::uuid AS id,
+        (lpad(to_hex((extract(epoch FROM t.opened) * 1000)::bigint), 12, '0') || t.random)::uuid AS open_id,
+        'w' || n % {workspaces} AS workspace_id, '{{"closed":' || n || '}}' AS context, t.closed AS time, t.opened,
         CASE WHEN n % 10 = 0 THEN 'DENIED' WHEN n % 10 = 1 THEN 'EXPIRED' ELSE 'CONSUMED' END AS state
     FROM generate_series({first}::bigint, {last}::bigint) AS n
+    CROSS JOIN LATERAL (
+        SELECT timestamptz 'yesterday' - interval '30 days' + n * interval '100 milliseconds' AS closed,
+            timestamptz 'yesterday' + n * interval '8 milliseconds' AS opened,
+            '7' || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15) AS random
+    ) AS t
 ), written AS (
     INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash, requested_by,
         on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms, policy_digest, recent_denials,
@@ -19,10 +25,10 @@ WITH request AS MATERIALIZED (
     INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash, requested_by,
         on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms, policy_digest, recent_denials,
         create_time, state, version, expire_time, escalated_to, escalate_time)
-    SELECT 'full', ('ff' || right(lpad(to_hex(r.n), 32, '0'), 30))::uuid, 'w' || (r.n / 10) % {workspaces}, 'delete_workspace',
+    SELECT 'full', r.open_id, 'w' || (r.n / 10) % {workspaces}, 'delete_workspace',
         '{{"open":' || r.n || '}}', sha256(convert_to('open' || r.n, 'UTF8')), 'tokens:backend', '',
-        'nobody has used it since May', 1, 3600000, 900000, repeat('0f', 32), 0, now(), 'PENDING', 2,
-        now() + interval '1 day', 'root', now() + interval '6 hours'
+        'nobody has used it since May', 1, 3600000, 900000, repeat('0f', 32), 0, r.opened, 'PENDING', 2,
+        now() + interval '30 days', 'root', now() + interval '20 days'
     FROM request AS r WHERE r.n % 10 = 0
 ), decided AS (
     INSERT INTO approval_authority.verdicts (namespace, approval_id, approver, decision, reason, verdict_time)

@@ -3,7 +3,11 @@
 // Each bench uses what it needs.
 #![allow(dead_code)]
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use approval_authority::{
     auth::tokens,
@@ -72,7 +76,7 @@ fn named() -> impl Iterator<Item = String> {
     std::env::args().skip(1).filter(|argument| !argument.starts_with('-'))
 }
 
-/// All that a bench needs. It is gone with it.
+/// All that a bench needs.
 pub struct Bench {
     pub url: String,
     pub servers: Vec<Server>,
@@ -107,20 +111,30 @@ impl Server {
 }
 
 impl Bench {
+    /// On a database of its own, which is gone with it.
     pub async fn start() -> Self {
+        let postgres = tempfile::Builder::new().prefix("aa-bench-").tempdir().expect("a folder");
+        Self::start_in(&postgres.keep(), Keep::Nothing).await
+    }
+
+    /// On the database of a folder, which is made if it is not there.
+    pub async fn start_in(postgres: &Path, keep: Keep) -> Self {
         let (pg_bin, path) = program_folders();
         let installation =
             Installation::find(pg_bin, &path).expect("a PostgreSQL: see scripts/postgres");
-        let postgres =
-            tempfile::Builder::new().prefix("aa-bench-").tempdir().expect("a folder").keep();
+        let is_new = !postgres.join("data").exists();
         let settings = &["max_connections=100", "shared_buffers=512MB", "max_wal_size=4GB"];
-        let cluster = Cluster::start(&installation, &postgres, settings, Keep::Nothing).await;
+        let cluster = Cluster::start(&installation, postgres, settings, keep).await;
         let cluster = cluster.expect("a cluster");
-        cluster.create_database("bench").await.expect("a database");
         // The owner makes the schema, as `migrate` does; the servers work as in a deployment.
         let url = cluster.url("bench");
+        if is_new {
+            cluster.create_database("bench").await.expect("a database");
+        }
         migrate(&url).await;
-        cluster.add_login("service", ROLE).await.expect("a login");
+        if is_new {
+            cluster.add_login("service", ROLE).await.expect("a login");
+        }
         let service = cluster.url_as("service", "bench");
         let folder = tempfile::tempdir().expect("a folder");
         let config = deployment(&folder, &service);

@@ -1,6 +1,6 @@
 //! `ApprovalService`: the gate, the decision and the feed.
 
-use std::{collections::HashSet, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use prost::Message;
@@ -31,7 +31,10 @@ use crate::{
     names::{Action, IdempotencyKey, Namespace, OnBehalfOf, Text, WorkspaceId},
     policy::Gating,
     proto::{self, approval_service_server},
-    store::{Store, listing::Filter},
+    store::{
+        Store,
+        listing::{Filter, Selection},
+    },
     waiting,
 };
 
@@ -237,8 +240,9 @@ impl ApprovalService {
         let before = before.map_err(|_| Error::invalid("page_token", "is not one of this list"))?;
 
         let descend = request.include_descendants;
-        let among = select(&self.store, &namespace, &scope, &workspaces, descend).await?;
-        let filter = Filter { workspaces: among, states: states.clone(), actions: actions.clone() };
+        let selected = select(&self.store, &namespace, &scope, &workspaces, descend).await?;
+        let filter =
+            Filter { workspaces: selected, states: states.clone(), actions: actions.clone() };
         let (found, log) = self.store.approvals(&namespace, &filter, before, size + 1).await?;
         let (mut approvals, mut bytes) = (Vec::new(), 0);
         for approval in found.iter().take(usize::try_from(size).unwrap_or(usize::MAX)) {
@@ -322,30 +326,30 @@ impl Asked {
     }
 }
 
-/// The workspaces that are asked for and may be seen; none for all.
-pub(super) async fn select(
+/// The workspaces that are asked for, as far as they may be seen.
+async fn select(
     store: &Store,
     namespace: &Namespace,
     scope: &Scope,
     asked: &[WorkspaceId],
     include_descendants: bool,
-) -> Result<Option<Vec<WorkspaceId>>, Error> {
-    let asked_for = match (asked, include_descendants) {
-        ([], _) => None,
-        (ids, false) => Some(ids.to_vec()),
-        (ids, true) => Some(store.subtrees(namespace, ids).await?),
+) -> Result<Selection, Error> {
+    let roots = match scope {
+        Scope::Subtrees(roots) if !asked.is_empty() => roots,
+        Scope::Subtrees(_) => return Ok(scope.selection()),
+        Scope::All => return Ok(Selection::of(asked, include_descendants)),
     };
-    let visible = match scope {
-        Scope::All => None,
-        Scope::Subtrees(roots) => Some(store.subtrees(namespace, roots).await?),
+    let paths = store.paths(namespace, &[asked, roots].concat()).await?;
+    let below = |some: &[WorkspaceId], others: &[WorkspaceId]| -> Vec<WorkspaceId> {
+        let is_below = |id: &&WorkspaceId| {
+            paths.get(*id).is_some_and(|path| path.iter().any(|above| others.contains(above)))
+        };
+        some.iter().filter(is_below).cloned().collect()
     };
-    Ok(match (asked_for, visible) {
-        (None, visible) => visible,
-        (asked_for, None) => asked_for,
-        (Some(mut asked_for), Some(visible)) => {
-            let visible: HashSet<WorkspaceId> = visible.into_iter().collect();
-            asked_for.retain(|workspace| visible.contains(workspace));
-            Some(asked_for)
-        }
+    let visible = below(asked, roots);
+    // Of two subtrees one lies within the other, or they are apart.
+    Ok(match include_descendants {
+        false => Selection::These(visible),
+        true => Selection::Below([visible, below(roots, asked)].concat()),
     })
 }

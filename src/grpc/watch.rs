@@ -6,7 +6,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{approvals::select, convert, fields::Fields, rights::Rights};
+use super::{convert, fields::Fields, rights::Rights};
 use crate::{
     auth::{Access, Caller, Scope},
     error::Error,
@@ -16,7 +16,7 @@ use crate::{
         self, EventType, Start, WatchApprovalsRequest, WatchApprovalsResponse,
         watch_approvals_response::Message,
     },
-    store::{Store, events::LoggedEvent},
+    store::{Store, events::LoggedEvent, listing::Selection},
 };
 
 /// A quiet stream is sent a bookmark this often.
@@ -113,12 +113,9 @@ pub(super) async fn start(
             Cursor { namespace, epoch: log.epoch, revision, tag }
         }
         Start::Pending => {
-            let visible = select(store, &namespace, &filter.scope, &[], false).await?;
-            let all = Scope::All;
-            let addressed =
-                select(store, &namespace, &all, &filter.workspaces, include_descendants).await?;
-            let (ids, log) =
-                store.pending(&namespace, visible.as_deref(), addressed.as_deref()).await?;
+            let visible = filter.scope.selection();
+            let addressed = Selection::of(&filter.workspaces, include_descendants);
+            let (ids, log) = store.pending(&namespace, &visible, &addressed).await?;
             pending = Some(ids);
             Cursor::at_end(&namespace, &log)
         }

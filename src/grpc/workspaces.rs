@@ -2,9 +2,9 @@
 
 use tonic::{Request, Response, Status};
 
-use super::{approvals::select, convert, deadline::carry_out, fields::Fields, page};
+use super::{convert, deadline::carry_out, fields::Fields, page};
 use crate::{
-    auth::Caller,
+    auth::{Caller, Scope},
     error::Error,
     names::WorkspaceId,
     proto::{self, workspace_service_server},
@@ -81,9 +81,11 @@ impl WorkspaceService {
             .ok()
             .filter(|after| after.is_empty() || WorkspaceId::parse(after).is_ok());
         let after = after.ok_or_else(|| Error::invalid("page_token", "is not one of this list"))?;
-        let among = select(&self.store, &namespace, &scope, &[], false).await?;
-        let mut workspaces =
-            self.store.workspaces(&namespace, &after, among.as_deref(), size + 1).await?;
+        let roots = match &scope {
+            Scope::All => None,
+            Scope::Subtrees(roots) => Some(&roots[..]),
+        };
+        let mut workspaces = self.store.workspaces(&namespace, &after, roots, size + 1).await?;
         let more = workspaces.len() as i64 > size;
         workspaces.truncate(usize::try_from(size).unwrap_or(usize::MAX));
         let next_page_token = match workspaces.last() {

@@ -156,8 +156,9 @@ where
 }
 
 /// Statements are planned once for a connection, for whatever they are given: a plan for one namespace does not do for
-/// another (`migrations/V6__planning.sql`), and to plan one anew for each call takes as long as to carry it out.
-const PLAN_FOR_ANY: &str = "SET plan_cache_mode = force_generic_plan";
+/// another (`migrations/V6__planning.sql`), and to plan one anew for each call takes as long as to carry it out. Such a plan
+/// is taken to read far more than it does, which would have PostgreSQL compile it (jit) for longer than it runs.
+const PLAN_FOR_ANY: &str = "SET plan_cache_mode = force_generic_plan; SET jit = off";
 
 /// Makes the pool's connections. deadpool-postgres drives its own as plain futures, which throws notices
 /// away, and a notice is the only trace of a COMMIT that the standby did not confirm.

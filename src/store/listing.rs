@@ -1,91 +1,134 @@
 //! Lists of approvals, in pages.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashSet},
+    pin::pin,
+};
 
+use futures_util::TryStreamExt;
+use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::{
-    Failure, Store,
+    Connection, Failure, Store,
     log::{self, Log},
     rows::{Columns, all_columns, approval, request_columns, standing_columns},
     transaction::Transaction,
+    workspaces::{paths, subtrees},
 };
 use crate::{
     approval::{Approval, State},
     names::{Action, Namespace, WorkspaceId},
 };
 
-/// Which approvals of a namespace; what is none or empty selects all.
-#[derive(Clone, Debug, Default)]
+/// Which approvals of a namespace; what is empty selects all.
+#[derive(Clone, Debug)]
 pub struct Filter {
     /// Of these workspaces.
-    pub workspaces: Option<Vec<WorkspaceId>>,
+    pub workspaces: Selection,
     /// In these states.
     pub states: Vec<State>,
     /// Of these actions.
     pub actions: Vec<Action>,
 }
 
-/// A page of what some index lookups find, each of which finds a page at most, newest first; ids are UUIDv7 and so in
-/// order of time. However long the history is, no more is read: one statement with a condition for each part of a filter
-/// that may be unset would walk through it.
-macro_rules! page_of {
+/// Which workspaces of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All, and those that are not in the tree.
+    All,
+    /// These.
+    These(Vec<WorkspaceId>),
+    /// These and all below them.
+    Below(Vec<WorkspaceId>),
+}
+
+impl Selection {
+    /// What somebody asks for who may see everything.
+    pub fn of(asked: &[WorkspaceId], include_descendants: bool) -> Self {
+        match (asked, include_descendants) {
+            ([], _) => Self::All,
+            (asked, false) => Self::These(asked.to_vec()),
+            (asked, true) => Self::Below(asked.to_vec()),
+        }
+    }
+}
+
+/// With more workspaces than this, a list is looked for among so many of the newest approvals first.
+const MANY: i64 = 1_000;
+
+/// The ids of a page, newest first, and where each is: of what some index lookups find, each of which finds a page at most.
+/// Ids are UUIDv7 and so in order of time. However long the history is, no more is read: one statement with a condition
+/// for each part of a filter that may be unset would walk through it.
+macro_rules! ids_of {
     ($label:literal, $lookups:literal, $condition:literal, $order:literal) => {
         concat!(
             $label,
-            "\nSELECT ",
-            request_columns!(),
-            ", ",
-            standing_columns!(),
             "
-FROM (
-    SELECT c.id FROM ",
+SELECT c.id, c.workspace_id FROM ",
             $lookups,
             "
-    CROSS JOIN LATERAL (
-        SELECT a.id FROM approval_authority.approvals AS a
-        WHERE a.namespace = $1 AND ",
-            $condition,
-            " AND a.id < $4 AND (cardinality($3::text[]) = 0 OR a.action = ANY($3))
-        ORDER BY a.namespace DESC, ",
-            $order,
-            "a.state DESC, a.id DESC LIMIT $5
-    ) AS c
-    ORDER BY c.id DESC LIMIT $5
-) AS p
 CROSS JOIN LATERAL (
-    SELECT ",
-            all_columns!(),
-            " FROM approval_authority.approvals AS a
-    WHERE a.namespace = $1 AND a.id = p.id OFFSET 0
-) AS a
-ORDER BY p.id DESC"
+    SELECT a.id, a.workspace_id FROM approval_authority.approvals AS a
+    WHERE a.namespace = $1 AND a.id < $2 AND ",
+            $condition,
+            "
+    ORDER BY a.namespace DESC, ",
+            $order,
+            "a.state DESC, a.id DESC LIMIT $3
+) AS c
+ORDER BY c.id DESC LIMIT $3"
         )
     };
 }
 
-const LIST: &str = page_of!(
-    "-- list_approvals(): a page of some states",
-    "unnest($2::text[]) AS s (state)",
+const IDS: &str = ids_of!(
+    "-- list_ids(): of some states",
+    "unnest($4::text[]) AS s (state)",
     "a.state = s.state",
     ""
 );
 
-const LIST_WORKSPACES: &str = page_of!(
-    "-- list_approvals_of(): a page of some workspaces and states",
-    "unnest($2::text[]) AS s (state) CROSS JOIN unnest($6::text[]) AS w (id)",
-    "a.workspace_id = w.id AND a.state = s.state",
+const IDS_OF_ACTIONS: &str = ids_of!(
+    "-- list_ids_of_actions(): and of some actions",
+    "unnest($4::text[]) AS s (state) CROSS JOIN unnest($5::text[]) AS n (action)",
+    "a.action = n.action AND a.state = s.state",
+    "a.action DESC, "
+);
+
+const IDS_OF_WORKSPACES: &str = ids_of!(
+    "-- list_ids_of_workspaces(): of some states and workspaces, and some actions or all",
+    "unnest($4::text[]) AS s (state) CROSS JOIN unnest($6::text[]) AS w (id)",
+    "a.workspace_id = w.id AND a.state = s.state AND (cardinality($5::text[]) = 0 OR a.action = ANY($5))",
     "a.workspace_id DESC, "
 );
 
+const APPROVALS: &str = concat!(
+    "-- list_approvals(): a page, newest first
+SELECT ",
+    request_columns!(),
+    ", ",
+    standing_columns!(),
+    "
+FROM unnest($2::uuid[]) AS p (id)
+CROSS JOIN LATERAL (
+    SELECT ",
+    all_columns!(),
+    " FROM approval_authority.approvals AS a
+    WHERE a.namespace = $1 AND a.id = p.id OFFSET 0
+) AS a
+ORDER BY p.id DESC"
+);
+
+/// Before whom each was brought is told by its events.
 const PENDING: &str =
-    "-- pending_approvals(): those that were brought before some workspaces, oldest first
-SELECT a.id FROM approval_authority.approvals AS a
-WHERE a.namespace = $1 AND a.state = 'PENDING' AND ($2::text[] IS NULL OR a.workspace_id = ANY($2))
-    AND ($3::text[] IS NULL OR (
-        SELECT e.revision FROM approval_authority.events AS e
-        WHERE e.namespace = $1 AND e.approval_id = a.id AND e.workspace_id = ANY($3)
-        ORDER BY e.namespace, e.approval_id, e.version LIMIT 1) IS NOT NULL)
+    "-- pending_approvals(): oldest first; where they are, and before whom they were brought
+SELECT a.id, a.workspace_id, CASE WHEN $2 THEN ARRAY(
+    SELECT e.workspace_id FROM approval_authority.events AS e
+    WHERE e.namespace = $1 AND e.approval_id = a.id
+    ORDER BY e.namespace, e.approval_id, e.version) ELSE '{}' END
+FROM approval_authority.approvals AS a
+WHERE a.namespace = $1 AND a.state = 'PENDING'
 ORDER BY a.namespace, a.id";
 
 /// Each event holds the whole of what its approval was then, so the last one up to a revision tells it.
@@ -134,28 +177,23 @@ impl Store {
     }
 
     /// The ids of all pending approvals, oldest first, and the log as it was then: of `visible` workspaces, and
-    /// brought before one of `addressed`, where these are given.
+    /// brought before one that is `addressed`.
     pub async fn pending(
         &self,
         namespace: &Namespace,
-        visible: Option<&[WorkspaceId]>,
-        addressed: Option<&[WorkspaceId]>,
+        visible: &Selection,
+        addressed: &Selection,
     ) -> Result<(Vec<Uuid>, Log), Failure> {
-        let (visible, addressed) = (visible.map(texts), addressed.map(texts));
         self.log(namespace).await?;
         let tx = self.begin_snapshot().await?;
-        let (log, rows) = tx
+        let found = tx
             .patiently(async {
                 let log = log::read(&tx, namespace).await?.ok_or(Failure::NoLog)?;
-                let statement = tx.prepare_cached(PENDING).await?;
-                let rows =
-                    tx.query(&statement, &[&namespace.as_str(), &visible, &addressed]).await?;
-                Ok::<_, Failure>((log, rows))
+                Ok::<_, Failure>((pending(&tx, namespace, visible, addressed).await?, log))
             })
             .await?;
         tx.rollback().await?;
-        let ids = rows.iter().map(|row| Columns::of(row).next()).collect::<Result<_, _>>()?;
-        Ok((ids, log))
+        Ok(found)
     }
 
     /// Some approvals as they were at a revision of their log, in the order of `ids`.
@@ -176,8 +214,47 @@ impl Store {
     }
 }
 
-fn texts(ids: &[WorkspaceId]) -> Vec<&str> {
-    ids.iter().map(WorkspaceId::as_str).collect()
+async fn pending(
+    on: &Connection,
+    namespace: &Namespace,
+    visible: &Selection,
+    addressed: &Selection,
+) -> Result<Vec<Uuid>, Failure> {
+    let visible = selected(on, namespace, visible).await?;
+    let addressed = selected(on, namespace, addressed).await?;
+    let statement = on.prepare_cached(PENDING).await?;
+    let (namespace, is_addressed) = (namespace.as_str(), addressed.is_some());
+    let parameters: [&(dyn ToSql + Sync); 2] = [&namespace, &is_addressed];
+    // There may be very many: they are looked at as they come.
+    let mut rows = pin!(on.query_raw(&statement, parameters).await?);
+    let mut ids = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        let mut columns = Columns::of(&row);
+        let (id, workspace): (Uuid, &str) = (columns.next()?, columns.next()?);
+        let brought_before: Vec<&str> = columns.next()?;
+        let is_visible = visible.as_ref().is_none_or(|these| these.contains(workspace));
+        let is_addressed = addressed
+            .as_ref()
+            .is_none_or(|these| brought_before.iter().any(|at| these.contains(*at)));
+        if is_visible && is_addressed {
+            ids.push(id);
+        }
+    }
+    Ok(ids)
+}
+
+/// The workspaces that are selected; none for all.
+async fn selected(
+    on: &Connection,
+    namespace: &Namespace,
+    selection: &Selection,
+) -> Result<Option<HashSet<String>>, Failure> {
+    let workspaces = match selection {
+        Selection::All => return Ok(None),
+        Selection::These(workspaces) => workspaces,
+        Selection::Below(roots) => &subtrees(on, namespace, roots, i64::MAX).await?,
+    };
+    Ok(Some(workspaces.iter().map(ToString::to_string).collect()))
 }
 
 async fn page(
@@ -187,24 +264,102 @@ async fn page(
     before: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Approval>, Failure> {
-    let namespace = namespace.as_str();
     let states = if filter.states.is_empty() { State::ALL } else { &filter.states[..] };
-    // Each once: a page of each is read.
-    let states: BTreeSet<&str> = states.iter().map(|state| state.as_str()).collect();
-    let states = Vec::from_iter(states);
-    let actions: Vec<&str> = filter.actions.iter().map(Action::as_str).collect();
-    let before = before.unwrap_or(Uuid::max());
-    let rows = match filter.workspaces.as_deref().map(texts) {
-        None => {
-            let statement = tx.prepare_cached(LIST).await?;
-            tx.query(&statement, &[&namespace, &states, &actions, &before, &limit]).await?
-        }
-        Some(workspaces) => {
-            let workspaces = Vec::from_iter(BTreeSet::from_iter(workspaces));
-            let statement = tx.prepare_cached(LIST_WORKSPACES).await?;
-            tx.query(&statement, &[&namespace, &states, &actions, &before, &limit, &workspaces])
-                .await?
-        }
+    let list = List {
+        on: tx,
+        namespace,
+        before: before.unwrap_or(Uuid::max()),
+        // Each once: a page of each is read.
+        states: once(states.iter().map(|state| state.as_str())),
+        actions: once(filter.actions.iter().map(Action::as_str)),
     };
+    let ids = match &filter.workspaces {
+        Selection::All => list.newest(limit).await?.into_iter().map(|(id, _)| id).collect(),
+        Selection::These(workspaces) => list.of(workspaces, limit).await?,
+        Selection::Below(roots) => list.below(roots, limit).await?,
+    };
+    let statement = tx.prepare_cached(APPROVALS).await?;
+    let rows = tx.query(&statement, &[&namespace.as_str(), &ids]).await?;
     rows.iter().map(|row| approval(&mut Columns::of(row))).collect()
+}
+
+/// A list that is being read.
+struct List<'a> {
+    on: &'a Connection,
+    namespace: &'a Namespace,
+    before: Uuid,
+    states: Vec<&'a str>,
+    /// None for all.
+    actions: Vec<&'a str>,
+}
+
+impl List<'_> {
+    /// The newest of all, and where they are.
+    async fn newest(&self, limit: i64) -> Result<Vec<(Uuid, WorkspaceId)>, Failure> {
+        let namespace = self.namespace.as_str();
+        let Self { before, states, actions, .. } = self;
+        let rows = if actions.is_empty() {
+            let statement = self.on.prepare_cached(IDS).await?;
+            self.on.query(&statement, &[&namespace, before, &limit, states]).await?
+        } else {
+            let statement = self.on.prepare_cached(IDS_OF_ACTIONS).await?;
+            self.on.query(&statement, &[&namespace, before, &limit, states, actions]).await?
+        };
+        rows.iter().map(id_and_workspace).collect()
+    }
+
+    /// The newest of some workspaces, each of which is looked at.
+    async fn of(&self, workspaces: &[WorkspaceId], limit: i64) -> Result<Vec<Uuid>, Failure> {
+        let namespace = self.namespace.as_str();
+        let Self { before, states, actions, .. } = self;
+        let workspaces = once(workspaces.iter().map(WorkspaceId::as_str));
+        let statement = self.on.prepare_cached(IDS_OF_WORKSPACES).await?;
+        let parameters: [&(dyn ToSql + Sync); 6] =
+            [&namespace, before, &limit, states, actions, &workspaces];
+        let rows = self.on.query(&statement, &parameters).await?;
+        rows.iter().map(|row| Columns::of(row).next()).collect()
+    }
+
+    /// The newest of some workspaces and all below them.
+    async fn below(&self, roots: &[WorkspaceId], limit: i64) -> Result<Vec<Uuid>, Failure> {
+        let some = subtrees(self.on, self.namespace, roots, MANY + 1).await?;
+        if some.len() as i64 <= MANY {
+            return self.of(&some, limit).await;
+        }
+        match self.newest_below(roots, limit).await? {
+            Some(ids) => Ok(ids),
+            None => {
+                let all = subtrees(self.on, self.namespace, roots, i64::MAX).await?;
+                self.of(&all, limit).await
+            }
+        }
+    }
+
+    /// The same, if they are among the newest of all; none if one has to look further.
+    async fn newest_below(
+        &self,
+        roots: &[WorkspaceId],
+        limit: i64,
+    ) -> Result<Option<Vec<Uuid>>, Failure> {
+        let newest = self.newest(MANY).await?;
+        let workspaces: BTreeSet<&WorkspaceId> = newest.iter().map(|(_, at)| at).collect();
+        let workspaces: Vec<WorkspaceId> = workspaces.into_iter().cloned().collect();
+        let paths = paths(self.on, self.namespace, &workspaces).await?;
+        let is_below = |at: &WorkspaceId| {
+            paths.get(at).is_some_and(|path| path.iter().any(|above| roots.contains(above)))
+        };
+        let ids = newest.iter().filter(|(_, at)| is_below(at)).map(|(id, _)| *id);
+        let ids: Vec<Uuid> = ids.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect();
+        let is_all_there_is = (newest.len() as i64) < MANY;
+        Ok((is_all_there_is || ids.len() as i64 == limit).then_some(ids))
+    }
+}
+
+fn id_and_workspace(row: &Row) -> Result<(Uuid, WorkspaceId), Failure> {
+    let mut columns = Columns::of(row);
+    Ok((columns.next()?, columns.name(WorkspaceId::parse)?))
+}
+
+fn once<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    Vec::from_iter(BTreeSet::from_iter(texts))
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Failure, Store, log, rows::Columns, transaction::Transaction};
+use super::{Connection, Failure, Store, log, rows::Columns, transaction::Transaction};
 use crate::{
     error::Error,
     names::{Namespace, WorkspaceId},
@@ -21,6 +21,9 @@ pub struct Workspace {
     pub display_name: String,
 }
 
+/// Workspaces, each with its ancestors: itself first, then the nearest.
+pub type Paths = HashMap<WorkspaceId, Arc<[WorkspaceId]>>;
+
 /// A workspace and its ancestors, nearest first, for each of some workspaces. UNION, not UNION ALL, so that
 /// it ends whatever the tree holds.
 const PATHS: &str = "-- paths(): each workspace with its ancestors
@@ -32,6 +35,7 @@ WITH RECURSIVE path (start, id, distance) AS (
     WHERE w.parent_id IS NOT NULL AND p.distance < 1000)
 SELECT p.start, p.id FROM path AS p ORDER BY p.start, p.distance";
 
+/// Walked no further than for so many.
 const SUBTREES: &str = "-- subtrees(): some workspaces and all below them
 WITH RECURSIVE below (id) AS (
     SELECT n.id FROM unnest($2::text[]) AS n (id)
@@ -41,7 +45,7 @@ WITH RECURSIVE below (id) AS (
         SELECT w.id FROM approval_authority.workspaces AS w
         WHERE w.namespace = $1 AND w.parent_id = b.id OFFSET 0
     ) AS w)
-SELECT b.id FROM below AS b";
+SELECT b.id FROM below AS b LIMIT $3";
 
 /// Without a distance, and so to the root however far it is.
 const ANCESTORS: &str = "-- ancestors(): of a workspace, itself included
@@ -72,8 +76,22 @@ DELETE FROM approval_authority.workspaces WHERE namespace = $1 AND id = $2";
 
 const LIST: &str = "-- list_workspaces(): a page in order of id
 SELECT w.namespace, w.id, w.parent_id, w.display_name FROM approval_authority.workspaces AS w
-WHERE w.namespace = $1 AND w.id > $2 AND ($3::text[] IS NULL OR w.id = ANY($3))
-ORDER BY w.namespace, w.id LIMIT $4";
+WHERE w.namespace = $1 AND w.id > $2
+ORDER BY w.namespace, w.id LIMIT $3";
+
+const LIST_BELOW: &str = "-- list_workspaces_below(): some workspaces and all below them
+WITH RECURSIVE below (id) AS (
+    SELECT n.id FROM unnest($4::text[]) AS n (id)
+    UNION
+    SELECT w.id FROM below AS b
+    CROSS JOIN LATERAL (
+        SELECT w.id FROM approval_authority.workspaces AS w
+        WHERE w.namespace = $1 AND w.parent_id = b.id OFFSET 0
+    ) AS w)
+SELECT w.namespace, w.id, w.parent_id, w.display_name FROM below AS b
+JOIN approval_authority.workspaces AS w ON w.namespace = $1 AND w.id = b.id
+WHERE w.id > $2
+ORDER BY w.namespace, w.id LIMIT $3";
 
 impl Store {
     /// Creates a workspace or replaces its parent and display name. It has to be `open` for a change, by itself and
@@ -115,21 +133,24 @@ impl Store {
         }
     }
 
-    /// At most `limit` workspaces after an id, in order of id; of `among`, if given.
+    /// At most `limit` workspaces after an id, in order of id; only `roots` and what is below them, if given.
     pub async fn workspaces(
         &self,
         namespace: &Namespace,
         after: &str,
-        among: Option<&[WorkspaceId]>,
+        roots: Option<&[WorkspaceId]>,
         limit: i64,
     ) -> Result<Vec<Workspace>, Failure> {
-        let among: Option<Vec<&str>> =
-            among.map(|ids| ids.iter().map(WorkspaceId::as_str).collect());
+        let namespace = namespace.as_str();
         let lease = self.reading_connection().await?;
         let rows = lease
             .patiently(async {
-                let statement = lease.prepare_cached(LIST).await?;
-                lease.query(&statement, &[&namespace.as_str(), &after, &among, &limit]).await
+                let Some(roots) = roots.map(texts) else {
+                    let statement = lease.prepare_cached(LIST).await?;
+                    return lease.query(&statement, &[&namespace, &after, &limit]).await;
+                };
+                let statement = lease.prepare_cached(LIST_BELOW).await?;
+                lease.query(&statement, &[&namespace, &after, &limit, &roots]).await
             })
             .await?;
         rows.iter()
@@ -150,47 +171,9 @@ impl Store {
         &self,
         namespace: &Namespace,
         workspaces: &[WorkspaceId],
-    ) -> Result<HashMap<WorkspaceId, Arc<[WorkspaceId]>>, Failure> {
-        let mut paths: HashMap<WorkspaceId, Vec<WorkspaceId>> = HashMap::new();
-        for (start, id) in self.walk(PATHS, namespace, workspaces).await? {
-            paths.entry(start).or_default().extend(id);
-        }
-        Ok(paths.into_iter().map(|(start, path)| (start, path.into())).collect())
-    }
-
-    /// Some workspaces and all below them.
-    pub async fn subtrees(
-        &self,
-        namespace: &Namespace,
-        roots: &[WorkspaceId],
-    ) -> Result<Vec<WorkspaceId>, Failure> {
-        let found = self.walk(SUBTREES, namespace, roots).await?;
-        Ok(found.into_iter().map(|(id, _)| id).collect())
-    }
-
-    async fn walk(
-        &self,
-        statement: &str,
-        namespace: &Namespace,
-        from: &[WorkspaceId],
-    ) -> Result<Vec<(WorkspaceId, Option<WorkspaceId>)>, Failure> {
-        let from: Vec<&str> = from.iter().map(WorkspaceId::as_str).collect();
+    ) -> Result<Paths, Failure> {
         let lease = self.reading_connection().await?;
-        let rows = lease
-            .patiently(async {
-                let statement = lease.prepare_cached(statement).await?;
-                lease.query(&statement, &[&namespace.as_str(), &from]).await
-            })
-            .await?;
-        rows.iter()
-            .map(|row| {
-                let mut columns = Columns::of(row);
-                let first = columns.name(WorkspaceId::parse)?;
-                let second =
-                    if row.len() > 1 { Some(columns.name(WorkspaceId::parse)?) } else { None };
-                Ok((first, second))
-            })
-            .collect()
+        lease.patiently(paths(&lease, namespace, workspaces)).await
     }
 
     async fn lock_tree(&self, namespace: &Namespace) -> Result<Transaction, Failure> {
@@ -249,6 +232,38 @@ async fn delete(
     tx.execute(ORPHAN, &[&namespace.as_str(), &id.as_str()]).await?;
     let deleted = tx.execute(DELETE, &[&namespace.as_str(), &id.as_str()]).await?;
     Ok(if deleted == 0 { Err(Error::WorkspaceNotFound) } else { Ok(()) })
+}
+
+pub(super) async fn paths(
+    on: &Connection,
+    namespace: &Namespace,
+    workspaces: &[WorkspaceId],
+) -> Result<Paths, Failure> {
+    let statement = on.prepare_cached(PATHS).await?;
+    let rows = on.query(&statement, &[&namespace.as_str(), &texts(workspaces)]).await?;
+    let mut paths: HashMap<WorkspaceId, Vec<WorkspaceId>> = HashMap::new();
+    for row in &rows {
+        let mut columns = Columns::of(row);
+        let start = columns.name(WorkspaceId::parse)?;
+        paths.entry(start).or_default().push(columns.name(WorkspaceId::parse)?);
+    }
+    Ok(paths.into_iter().map(|(start, path)| (start, path.into())).collect())
+}
+
+/// Some workspaces and all below them; `limit` at most.
+pub(super) async fn subtrees(
+    on: &Connection,
+    namespace: &Namespace,
+    roots: &[WorkspaceId],
+    limit: i64,
+) -> Result<Vec<WorkspaceId>, Failure> {
+    let statement = on.prepare_cached(SUBTREES).await?;
+    let rows = on.query(&statement, &[&namespace.as_str(), &texts(roots), &limit]).await?;
+    rows.iter().map(|row| Columns::of(row).name(WorkspaceId::parse)).collect()
+}
+
+fn texts(ids: &[WorkspaceId]) -> Vec<&str> {
+    ids.iter().map(WorkspaceId::as_str).collect()
 }
 
 /// A workspace and its ancestors.

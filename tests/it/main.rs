@@ -22,6 +22,7 @@ mod history;
 mod issuer;
 mod jwt;
 mod keeper;
+mod lists;
 mod migrations;
 mod model;
 mod operations;

@@ -1,0 +1,8 @@
+DROP INDEX approval_authority.approvals_of_an_action;
+ALTER TABLE approval_authority.approvals ALTER COLUMN workspace_id RESET (n_distinct);
+ALTER TABLE approval_authority.approvals ALTER COLUMN action RESET (n_distinct);
+ALTER TABLE approval_authority.approvals ALTER COLUMN request_hash RESET (n_distinct);
+ALTER TABLE approval_authority.verdicts ALTER COLUMN approval_id RESET (n_distinct);
+ALTER TABLE approval_authority.events ALTER COLUMN approval_id RESET (n_distinct);
+DELETE FROM approval_authority.schema_compatibility WHERE migration = 9;
+DELETE FROM approval_authority.schema_history WHERE version = 9;
