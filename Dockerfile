@@ -8,7 +8,7 @@ WORKDIR /build
 # names has to be there, and is not built.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src tests/it benches examples \
- && for main in build.rs src/main.rs tests/it/main.rs benches/feed.rs benches/flood.rs benches/full.rs benches/load.rs \
+ && for main in build.rs src/main.rs tests/it/main.rs benches/feed.rs benches/flood.rs benches/full.rs benches/idle.rs benches/load.rs \
       examples/workspace_server.rs; do echo 'fn main() {}' >"$main"; done \
  && touch src/lib.rs \
  && cargo build --release --locked --bin approval-authority \

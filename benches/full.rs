@@ -2,7 +2,8 @@
 //! so many closed approvals (a million unless said), five times as many events and a tenth as many open approvals, and measures
 //! there and in an empty namespace by turns. Take the ratios.
 //!
-//! Ten million take longer to fill than to measure. `BENCH_DATABASE=folder` keeps the database there, for the next time.
+//! Ten million take longer to fill than to measure. `BENCH_DATABASE=folder` keeps the database there, for the next time,
+//! and for `tests/it/plans.rs` to look at what every statement does there.
 
 use std::path::PathBuf;
 
@@ -16,11 +17,14 @@ mod bench;
 use bench::{
     Bench, Caller,
     measure::{Figures, head, measure},
-    place::Place,
+    place::{Operation, Place},
     wanted,
 };
 
 const CLOSED: usize = 1_000_000;
+
+/// The namespace that is filled: the one that `tests/it/plans.rs` looks at.
+const FULL: &str = "default";
 
 /// Closed approvals that are written at once.
 const CHUNK: usize = 50_000;
@@ -30,6 +34,10 @@ const WORKSPACES: usize = 20_000;
 
 /// Approvals that are consumed by one measurement at most.
 const PREPARED: usize = 12_000;
+
+/// A workspace whose list is measured, and how long that is.
+const LISTED: &str = "w7";
+const PAGE: usize = 50;
 
 /// Each is measured so often in each namespace.
 const TURNS: usize = 3;
@@ -56,8 +64,9 @@ async fn main() {
     let run = usize::try_from(Timestamp::now().as_second()).expect("a time of ours");
     let empty = format!("empty-{run}");
     Place::begin(&bench, &[empty.clone()], WORKSPACES).await;
+    consume_a_page(&bench, &empty).await;
     if !is_filled {
-        Place::begin(&bench, &["full".to_owned()], WORKSPACES).await;
+        Place::begin(&bench, &[FULL.to_owned()], WORKSPACES).await;
         fill(&bench, closed).await;
     }
     let scans = scans(&bench).await;
@@ -68,7 +77,7 @@ async fn main() {
             // Numbers that nobody has used, in this run or another.
             let first =
                 run * 1_000_000 + (turn * CALLERS.len() + usize::from(callers > 1)) * 100_000;
-            for (what, namespace) in [("empty", empty.as_str()), ("full", "full")] {
+            for (what, namespace) in [("empty", empty.as_str()), ("full", FULL)] {
                 rows.extend(measured(&bench, what, namespace, callers, first).await);
             }
         }
@@ -94,6 +103,17 @@ async fn main() {
     for (before, after) in scans.iter().zip(self::scans(&bench).await) {
         let (statements, read) = (after.1 - before.1, after.2 - before.2);
         println!("{}: {statements} sequential scans, which read {read} rows", after.0);
+    }
+}
+
+/// A list is to be as long in the empty namespace as in the full one.
+async fn consume_a_page(bench: &Bench, namespace: &str) {
+    let (backend, alice) = (bench.caller("backend").await, bench.caller("alice").await);
+    for number in 0..PAGE {
+        let (namespace, workspace) = (namespace.to_owned(), LISTED.to_owned());
+        let operation = Operation { namespace, workspace, context: String::new(), number };
+        alice.approve(&backend.ask_about(&operation).await).await;
+        backend.ask_about(&operation).await;
     }
 }
 
@@ -123,7 +143,7 @@ async fn measured(
         ),
         (
             "list a workspace",
-            ListApprovalsRequest { workspace_ids: vec!["w7".to_owned()], ..Default::default() },
+            ListApprovalsRequest { workspace_ids: vec![LISTED.to_owned()], ..Default::default() },
         ),
         (
             "list used in a tree",

@@ -15,7 +15,7 @@ WITH request AS MATERIALIZED (
     INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash, requested_by,
         on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms, policy_digest, recent_denials,
         create_time, state, version, expire_time, decide_time, consume_time, consumed_by, cooldown_end, result)
-    SELECT 'full', r.id, r.workspace_id, 'delete_workspace', r.context, sha256(convert_to(r.context, 'UTF8')),
+    SELECT 'default', r.id, r.workspace_id, 'delete_workspace', r.context, sha256(convert_to(r.context, 'UTF8')),
         'tokens:backend', '', 'nobody has used it since May', 1, 3600000, 900000, repeat('0f', 32), 0, r.time, r.state, 5,
         r.time + interval '1 hour', CASE WHEN r.state <> 'EXPIRED' THEN r.time END,
         CASE WHEN r.state = 'CONSUMED' THEN r.time END, CASE WHEN r.state = 'CONSUMED' THEN 'tokens:backend' END,
@@ -25,19 +25,19 @@ WITH request AS MATERIALIZED (
     INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash, requested_by,
         on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms, policy_digest, recent_denials,
         create_time, state, version, expire_time, escalated_to, escalate_time)
-    SELECT 'full', r.open_id, 'w' || (r.n / 10) % {workspaces}, 'delete_workspace',
+    SELECT 'default', r.open_id, 'w' || (r.n / 10) % {workspaces}, 'delete_workspace',
         '{{"open":' || r.n || '}}', sha256(convert_to('open' || r.n, 'UTF8')), 'tokens:backend', '',
         'nobody has used it since May', 1, 3600000, 900000, repeat('0f', 32), 0, r.opened, 'PENDING', 2,
         now() + interval '30 days', 'root', now() + interval '20 days'
     FROM request AS r WHERE r.n % 10 = 0
 ), decided AS (
     INSERT INTO approval_authority.verdicts (namespace, approval_id, approver, decision, reason, verdict_time)
-    SELECT 'full', r.id, 'tokens:alice', CASE r.state WHEN 'DENIED' THEN 'DENY' ELSE 'APPROVE' END, 'as agreed', r.time
+    SELECT 'default', r.id, 'tokens:alice', CASE r.state WHEN 'DENIED' THEN 'DENY' ELSE 'APPROVE' END, 'as agreed', r.time
     FROM request AS r WHERE r.state <> 'EXPIRED'
 )
 INSERT INTO approval_authority.events (namespace, revision, type, workspace_id, approval_id, version, state, verdicts,
     expire_time, actor, event_time, batch_id)
-SELECT 'full', 5 * (r.n - 1) + v.version, v.type, r.workspace_id, r.id, v.version, 'PENDING', '[]', r.time, 'tokens:backend',
+SELECT 'default', 5 * (r.n - 1) + v.version, v.type, r.workspace_id, r.id, v.version, 'PENDING', '[]', r.time, 'tokens:backend',
     r.time, gen_random_uuid()
 FROM request AS r CROSS JOIN (VALUES (1, 'REQUESTED'), (2, 'ESCALATED'), (3, 'APPROVED'), (4, 'CONSUMED'),
     (5, 'RESULT_REPORTED')) AS v (version, type)

@@ -179,6 +179,16 @@ impl Bench {
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
     }
 
+    /// Time that the first server has had processors to itself.
+    pub fn server_cpu(&self) -> Duration {
+        let pid = self.servers[0].process.id().expect("running");
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+        // The fields after the program's name, which is in brackets: the 12th and 13th are ticks of ten milliseconds (proc(5)).
+        let fields = stat.rsplit(')').next().expect("fields").split_whitespace().skip(11).take(2);
+        let ticks: u64 = fields.map(|field| field.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(10 * ticks)
+    }
+
     /// Writes a log of so many events, two for each approval, as the service does.
     pub async fn fill_log(&self, namespace: &str, events: usize) {
         let fill =

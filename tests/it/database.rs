@@ -33,7 +33,7 @@ pub struct Database {
     pub url: String,
     /// For what tests do beside it.
     pub owner_url: String,
-    name: String,
+    pub name: String,
 }
 
 impl Database {
@@ -47,7 +47,13 @@ impl Database {
         let client = connect(&cluster.url("postgres")).await;
         let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
         client.batch_execute(&create).await.expect("a database");
-        Self { url: service_url(cluster, &name), owner_url: cluster.url(&name), name }
+        Self::of(cluster, &name)
+    }
+
+    /// One that is there, on a cluster of the test's own.
+    pub fn of(cluster: &Cluster, name: &str) -> Self {
+        let (url, owner_url) = (service_url(cluster, name), cluster.url(name));
+        Self { url, owner_url, name: name.to_owned() }
     }
 
     /// Drops it, for tests that make many.

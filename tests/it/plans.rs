@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use approval_authority::{
+    embedded::{Cluster, Keep},
     names::Namespace,
     proto::{
         ApprovalState, DeleteWorkspaceRequest, ListApprovalsRequest, ListWorkspacesRequest,
@@ -11,11 +12,13 @@ use approval_authority::{
         WithdrawApprovalRequest,
     },
 };
+use jiff::SignedDuration;
 use serde_json::Value;
 
 use crate::{
-    database::Database,
+    database::{Database, installation},
     harness::{Caller, TestServer, id, request},
+    server::RETENTION,
     watch::{after, from},
 };
 
@@ -61,7 +64,9 @@ fn fill(namespace: &str, approvals: usize, workspaces: usize, below_each: usize)
         INSERT INTO approval_authority.logs (namespace, epoch) VALUES ('{namespace}', gen_random_uuid());
         INSERT INTO approval_authority.log_locks (namespace) VALUES ('{namespace}');
         INSERT INTO approval_authority.workspaces (namespace, id, parent_id, display_name)
-        SELECT '{namespace}', 'w' || n, CASE WHEN n > 0 THEN 'w' || n / {below_each} END, '' FROM generate_series(0, {workspaces} - 1) AS n;
+        SELECT '{namespace}', 'root', NULL, '' UNION ALL
+        SELECT '{namespace}', 'w' || n, CASE n / {below_each} WHEN 0 THEN 'root' ELSE 'w' || n / {below_each} END, ''
+        FROM generate_series(1, {workspaces} - 1) AS n;
         INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash,
             requested_by, on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms,
             policy_digest, recent_denials, create_time, state, version, expire_time, decide_time, consume_time,
@@ -159,7 +164,7 @@ async fn use_all(database: &Database, server: &TestServer) {
 }
 
 async fn lists(viewer: &Caller) {
-    let (root, w80) = (vec!["w0".to_owned()], vec!["w80".to_owned()]);
+    let (root, w80) = (vec!["root".to_owned()], vec!["w80".to_owned()]);
     let pending = vec![ApprovalState::Pending.into()];
     let denied = vec![ApprovalState::Denied.into(), ApprovalState::Consumed.into()];
     let deletions = vec!["delete_workspace".to_owned()];
@@ -274,7 +279,25 @@ async fn no_statement_reads_more_than_it_needs_of_a_namespace_that_statistics_do
     client.batch_execute(SMALL).await.expect("filled");
     client.batch_execute("ANALYZE").await.expect("analyzed");
     client.batch_execute(&fill("default", APPROVALS, WORKSPACES, 8)).await.expect("filled");
+    examine(&database, RETENTION.events).await;
+}
 
+/// The same with ten million closed approvals, fifty million events and a million open approvals:
+/// `BENCH_DATABASE=folder make bench ARGS="-- full 10000000"`, and then with the same folder
+/// `cargo test --test it plans -- --ignored`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a database that benches/full.rs has filled"]
+async fn no_statement_reads_more_than_it_needs_of_millions() {
+    let folder = std::env::var_os("BENCH_DATABASE").expect("where benches/full.rs keeps it");
+    let cluster = Cluster::start(&installation(), &PathBuf::from(folder), &[], Keep::Data).await;
+    let cluster = cluster.expect("its cluster");
+    // Retention of an age that some of what is there has, and not all.
+    examine(&Database::of(&cluster, "bench"), SignedDuration::from_hours(30 * 24)).await;
+}
+
+/// Uses all of the service on a database, and looks at what each statement did there.
+async fn examine(database: &Database, age: SignedDuration) {
+    let client = database.connect().await;
     let explain = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET session_preload_libraries = auto_explain',
             current_database());
         EXECUTE format('ALTER DATABASE %I SET auto_explain.log_min_duration = 0', current_database());
@@ -291,9 +314,9 @@ async fn no_statement_reads_more_than_it_needs_of_a_namespace_that_statistics_do
     let before = std::fs::metadata(&log).expect("a log").len();
 
     let server = TestServer::on(&database.url).await;
-    use_all(&database, &server).await;
+    use_all(database, &server).await;
     server.drain().await;
-    let (store, age) = (database.store(), crate::server::RETENTION.events);
+    let store = database.store();
     store.heads(&[Namespace::default_namespace()]).await.expect("the poll's");
     store.log(&Namespace::parse("new").expect("a name")).await.expect("a log");
     for namespace in store.logs_to_cut(age).await.expect("some") {
@@ -303,6 +326,10 @@ async fn no_statement_reads_more_than_it_needs_of_a_namespace_that_statistics_do
         store.clear_approvals(&namespace, age, uuid::Uuid::nil()).await.expect("cleared");
     }
 
+    client
+        .batch_execute(&format!("ALTER DATABASE {} RESET ALL", database.name))
+        .await
+        .expect("quiet");
     let plans = plans(&log, usize::try_from(before).expect("fits"));
     let mut all: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (label, plan) in &plans {
