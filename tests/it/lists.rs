@@ -43,7 +43,8 @@ struct Held {
 
 impl Held {
     fn drawn(rng: &mut Rng) -> Self {
-        let mut parents = HashMap::new();
+        let roots = ["tree", "few"].map(|root| (root.to_owned(), "top".to_owned()));
+        let mut parents = HashMap::from(roots);
         for n in 0..IN_TREE {
             let parent = if n < 10 { "tree".to_owned() } else { format!("t{}", n / 10) };
             parents.insert(format!("t{n}"), parent);
@@ -78,9 +79,8 @@ impl Held {
 
     async fn write(&self, database: &Database) {
         let client = database.connect().await;
-        let roots = ["tree", "few"].map(|root| (root, None));
         let below = self.parents.iter().map(|(id, parent)| (id.as_str(), Some(parent.as_str())));
-        let (ids, parents): (Vec<&str>, Vec<Option<&str>>) = roots.into_iter().chain(below).unzip();
+        let (ids, parents): (Vec<&str>, Vec<Option<&str>>) = below.chain([("top", None)]).unzip();
         let workspaces =
             "INSERT INTO approval_authority.workspaces (namespace, id, parent_id, display_name)
             SELECT 'default', id, parent, '' FROM unnest($1::text[], $2::text[]) AS w (id, parent)";
@@ -151,8 +151,9 @@ fn known(state: State) -> ApprovalState {
 }
 
 fn drawn_request(rng: &mut Rng) -> ListApprovalsRequest {
-    let workspace = |rng: &mut Rng| match rng.index(0..6) {
-        0 => "tree".to_owned(),
+    let workspace = |rng: &mut Rng| match rng.index(0..7) {
+        0 => "top".to_owned(),
+        6 => "tree".to_owned(),
         1 => "few".to_owned(),
         2 => format!("t{}", rng.index(0..20)),
         3 => format!("f{}", rng.index(0..10)),
@@ -229,9 +230,10 @@ async fn every_list_of_a_large_tree_is_what_a_plain_reading_finds() {
     }
     println!("{LISTS} lists, twice each: {found} approvals found");
 
-    let ids: BTreeSet<String> = held.parents.keys().cloned().chain(["tree".to_owned()]).collect();
-    let below: Vec<String> = ids.into_iter().filter(|id| held.is_at_or_below(id, "tree")).collect();
-    assert_eq!(all_workspaces(&tree).await, below);
+    let ids: BTreeSet<&String> = held.parents.keys().collect();
+    let below: Vec<&String> =
+        ids.into_iter().filter(|id| held.is_at_or_below(id, "tree")).collect();
+    assert_eq!(all_workspaces(&tree).await.iter().collect::<Vec<_>>(), below);
     for (workspace_ids, include_descendants) in
         [(vec![], false), (vec!["tree"], true), (vec!["few", "t7"], false), (vec!["t3"], true)]
     {

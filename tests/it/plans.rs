@@ -142,6 +142,9 @@ async fn use_all(database: &Database, server: &TestServer) {
     let revoke = RevokeApprovalRequest { approval_id, reason, ..Default::default() };
     alice.approvals.clone().revoke_approval(revoke).await.expect("revoked");
     viewer.get(&held).await.expect("it");
+    for workspace in ["w11", "w12", "w13"] {
+        backend.require(workspace, "rare").await;
+    }
 
     lists(&viewer).await;
     streams(&viewer).await;
@@ -167,12 +170,13 @@ async fn lists(viewer: &Caller) {
     let (root, w80) = (vec!["root".to_owned()], vec!["w80".to_owned()]);
     let pending = vec![ApprovalState::Pending.into()];
     let denied = vec![ApprovalState::Denied.into(), ApprovalState::Consumed.into()];
-    let deletions = vec!["delete_workspace".to_owned()];
+    let (deletions, rare) = (vec!["delete_workspace".to_owned()], vec!["rare".to_owned()]);
     for (workspace_ids, states, include_descendants, actions) in [
         (vec![], vec![], false, vec![]),
         (vec![], pending.clone(), false, vec![]),
         (vec![], denied, false, vec![]),
         (vec![], vec![], false, deletions.clone()),
+        (vec![], vec![], false, rare),
         (w80.clone(), vec![], false, vec![]),
         (w80.clone(), pending.clone(), false, vec![]),
         (w80, vec![], true, deletions.clone()),
