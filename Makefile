@@ -15,8 +15,8 @@ run: linker ## start the service for trying it out; ARGS="--listen 127.0.0.1:500
 
 test: linker ## run the tests; ARGS="name" for some, PG_BIN=DIR for another server
 	pg_bin=$$(scripts/postgres) && grpcurl=$$(scripts/grpcurl) && promtool=$$(scripts/promtool) && \
-	  python=$$(scripts/python-grpc) && \
-	  PG_BIN=$$pg_bin GRPCURL=$$grpcurl PROMTOOL=$$promtool PYTHON_GRPC=$$python cargo test --locked -- --show-output $(ARGS)
+	  python=$$(scripts/python-grpc) && shells=$$(scripts/shells) && \
+	  PG_BIN=$$pg_bin GRPCURL=$$grpcurl PROMTOOL=$$promtool PYTHON_GRPC=$$python SHELLS=$$shells cargo test --locked -- --show-output $(ARGS)
 
 bench: linker ## measure; figures of one run belong together
 	pg_bin=$$(scripts/postgres) && PG_BIN=$$pg_bin cargo bench --locked --bench '*' $(ARGS)

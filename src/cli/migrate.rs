@@ -8,7 +8,10 @@ use super::serve::store;
 use crate::{
     config::Config,
     ledger::Ledger,
-    store::role::{ROLE, RoleState},
+    store::{
+        role::{ROLE, RoleState},
+        schema::MigrationState,
+    },
 };
 
 pub(super) async fn run(config: PathBuf, status: bool, new_history: bool) -> Result<()> {
@@ -20,7 +23,11 @@ pub(super) async fn run(config: PathBuf, status: bool, new_history: bool) -> Res
         }
     }
     for migration in store.migrations().await? {
-        let state = if migration.applied { "applied" } else { "missing" };
+        let state = match migration.state {
+            MigrationState::Applied => "applied",
+            MigrationState::Missing => "missing",
+            MigrationState::Newer => "newer",
+        };
         println!("{state:8} {}", migration.name);
     }
     let role = store.role_state().await?;
@@ -29,7 +36,17 @@ pub(super) async fn run(config: PathBuf, status: bool, new_history: bool) -> Res
             println!("granted  role {ROLE}, for the service's login to be a member of");
         }
         RoleState::Missing => println!("missing  role {ROLE}"),
+        RoleState::OfNewerRelease => {
+            println!("newer    role {ROLE}: what it is to have is for the newer release to say");
+        }
         RoleState::Differs(points) => println!("differs  role {ROLE}: {}", points.join("; ")),
+    }
+    if let Some(newer) = store.needs_newer_server().await? {
+        let why = format!("the schema needs a server of version {newer} or newer");
+        if !status {
+            bail!("{why}; nothing was changed");
+        }
+        println!("refused  {why}");
     }
     if new_history {
         let ledger = Ledger::new(store.clone());
@@ -38,8 +55,14 @@ pub(super) async fn run(config: PathBuf, status: bool, new_history: bool) -> Res
             println!("{namespace}: a new history; open approvals taken back: {taken_back}");
         }
     }
-    if !status && role != RoleState::AsListed {
-        bail!("the role {ROLE} has been granted what it needs, and is more than that");
+    match role {
+        _ if status => Ok(()),
+        RoleState::AsListed | RoleState::OfNewerRelease => Ok(()),
+        RoleState::Differs(_) => {
+            bail!("the role {ROLE} has been granted what it needs, and is more than that")
+        }
+        RoleState::Missing => {
+            bail!("the role {ROLE} is missing: migrate with the release that the schema is of")
+        }
     }
-    Ok(())
 }

@@ -89,6 +89,8 @@ pub(super) async fn prepare(config: &Config, admin: Admin) -> Result<Server> {
         None => None,
     };
     let store = store(config)?;
+    // Whoever looks why it does not start sees how it stands with the database.
+    admin.page.add(store.measures());
     while let Err(failure) = fit(&store, config.database.migrate_on_start).await? {
         tracing::warn!(%failure, "waiting for the database");
         tokio::time::sleep(RETRY).await;

@@ -86,7 +86,6 @@ impl Server {
         let ledger = Ledger::new(self.store.clone());
         let keeper = Keeper::new(self.store.clone(), ledger.clone(), self.retention);
         let page = self.admin.page;
-        page.add(self.store.measures());
         page.add(ledger.measures());
         page.add(feed.measures());
         page.add(keeper.measures());

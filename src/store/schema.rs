@@ -1,7 +1,10 @@
 //! Migrations, and what a server asks of the database before it works with it.
 
+use std::collections::BTreeMap;
+
 use futures_util::StreamExt;
 use refinery::{Migration, Runner};
+use tokio_postgres::Row;
 
 use super::{
     Connection, Failure, Store,
@@ -33,6 +36,9 @@ WHERE n.nspname = 'approval_authority' AND c.relname = 'schema_compatibility'";
 const COMPATIBILITY: &str = "-- compatibility(): what each migration asks of servers
 SELECT c.migration, c.oldest_server FROM approval_authority.schema_compatibility AS c";
 
+const APPLIED: &str = "-- applied(): migrations that the database has, named as their files are
+SELECT h.version, format('V%s__%s', h.version, h.name) FROM approval_authority.schema_history AS h";
+
 /// The oldest PostgreSQL that is supported, as `server_version_num` has it.
 const OLDEST_POSTGRES: i32 = 150_000;
 
@@ -49,13 +55,24 @@ pub enum SchemaStatus {
     NotGranted(String),
 }
 
-/// A migration and whether it is applied.
+/// A migration and what has become of it.
 #[derive(Clone, Debug)]
 pub struct MigrationStatus {
     /// As its file is named: `V1__ledger`.
     pub name: String,
     /// Whether the database has it.
-    pub applied: bool,
+    pub state: MigrationState,
+}
+
+/// What has become of a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MigrationState {
+    /// The database has it.
+    Applied,
+    /// The database lacks it.
+    Missing,
+    /// The database has it, and this release does not: a newer one has been here.
+    Newer,
 }
 
 /// Refuses a server that is too old, is a standby, or loses what it has acknowledged. Asked on every new
@@ -101,19 +118,27 @@ impl Store {
             return Ok(SchemaStatus::NotGranted(name));
         }
         let rows = lease.patiently(lease.query(COMPATIBILITY, &[])).await?;
-        let own = version(env!("CARGO_PKG_VERSION"))?;
+        if let Some(newer) = newer_server(&rows)? {
+            return Ok(SchemaStatus::NeedsNewerServer(newer));
+        }
         let mut newest = 0;
         for row in &rows {
-            let oldest_server: &str = row.try_get(1)?;
-            if version(oldest_server)? > own {
-                return Ok(SchemaStatus::NeedsNewerServer(oldest_server.to_owned()));
-            }
             newest = newest.max(row.try_get(0)?);
         }
         Ok(if newest < needed { SchemaStatus::TooOld(needed) } else { SchemaStatus::Fits })
     }
 
-    /// Applies the migrations that are missing; returns their names.
+    /// The server that the schema asks for, if this one is older. For the schema's owner.
+    pub async fn needs_newer_server(&self) -> Result<Option<String>, Failure> {
+        let client = self.unpooled().await?;
+        if !has_schema(&client).await? {
+            return Ok(None);
+        }
+        newer_server(&client.query(COMPATIBILITY, &[]).await?)
+    }
+
+    /// Applies the migrations that are missing; returns their names. A schema that a newer release has migrated is left as it
+    /// is: it has all of ours, and what the service may do on it is for that release to say.
     pub async fn migrate(&self) -> Result<Vec<String>, Failure> {
         let mut applied = Vec::new();
         // Of two that migrate at once, one may lose to the other at each of them.
@@ -138,34 +163,33 @@ impl Store {
 
     /// Whether the service's role is there, and has what it is to have and no more. For the schema's owner.
     pub async fn role_state(&self) -> Result<RoleState, Failure> {
-        let complete = self.migrations().await?.iter().all(|migration| migration.applied);
-        role::state(&self.unpooled().await?, complete).await
+        let client = self.unpooled().await?;
+        if !role::exists(&client).await? {
+            return Ok(RoleState::Missing);
+        }
+        let migrations = self.migrations().await?;
+        let any = |state| migrations.iter().any(|migration| migration.state == state);
+        if any(MigrationState::Newer) {
+            return Ok(RoleState::OfNewerRelease);
+        }
+        if any(MigrationState::Missing) {
+            return Ok(RoleState::Differs(vec!["the schema lacks migrations".to_owned()]));
+        }
+        role::state(&client).await
     }
 
-    /// Every migration that this server knows, and whether it is applied.
+    /// Every migration that this server knows, and whether it is applied; then those that it does not know.
     pub async fn migrations(&self) -> Result<Vec<MigrationStatus>, Failure> {
-        let mut client = self.unpooled().await?;
-        let applied: Vec<i32> = if has_schema(&client).await? {
-            runner()
-                .get_applied_migrations_async(&mut client)
-                .await
-                .map_err(fault)?
-                .iter()
-                .map(Migration::version)
-                .collect()
-        } else {
-            Vec::new()
-        };
-        let known = runner();
-        let status = known.get_migrations().iter().map(|migration| MigrationStatus {
-            name: migration.to_string(),
-            applied: applied.contains(&migration.version()),
-        });
-        Ok(status.collect())
+        migrations(&self.unpooled().await?).await
     }
 
     async fn try_migrate(&self) -> Result<Vec<String>, Failure> {
         let mut client = self.unpooled().await?;
+        let there = migrations(&client).await?;
+        let any = |state| there.iter().any(|migration| migration.state == state);
+        if any(MigrationState::Newer) && !any(MigrationState::Missing) {
+            return Ok(Vec::new());
+        }
         // A migration that waits for a lock has everybody wait behind it: better it gives up and tries again.
         client.batch_execute("SET lock_timeout = '2s'").await?;
         // Before anything is changed: no schema is left without it.
@@ -188,6 +212,26 @@ async fn has_schema(client: &tokio_postgres::Client) -> Result<bool, Failure> {
     Ok(client.query_one(HAS_SCHEMA, &[]).await?.try_get(0)?)
 }
 
+async fn migrations(client: &tokio_postgres::Client) -> Result<Vec<MigrationStatus>, Failure> {
+    let rows =
+        if has_schema(client).await? { client.query(APPLIED, &[]).await? } else { Vec::new() };
+    let mut applied: BTreeMap<i32, String> = BTreeMap::new();
+    for row in rows {
+        applied.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    let status = |name: String, state| MigrationStatus { name, state };
+    let mut all = Vec::new();
+    for known in runner().get_migrations() {
+        let state = match applied.remove(&known.version()) {
+            Some(_) => MigrationState::Applied,
+            None => MigrationState::Missing,
+        };
+        all.push(status(known.to_string(), state));
+    }
+    all.extend(applied.into_values().map(|name| status(name, MigrationState::Newer)));
+    Ok(all)
+}
+
 fn runner() -> Runner {
     let mut runner = embedded::migrations::runner();
     runner.set_migration_table_name(HISTORY);
@@ -201,6 +245,18 @@ fn last_migration() -> i32 {
 
 fn fault(error: refinery::Error) -> Failure {
     Failure::Fault(error.to_string())
+}
+
+/// The server that one of these rows of [`COMPATIBILITY`] asks for, if this one is older.
+fn newer_server(rows: &[Row]) -> Result<Option<String>, Failure> {
+    let own = version(env!("CARGO_PKG_VERSION"))?;
+    for row in rows {
+        let oldest_server: &str = row.try_get(1)?;
+        if version(oldest_server)? > own {
+            return Ok(Some(oldest_server.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 fn version(text: &str) -> Result<(u64, u64, u64), Failure> {

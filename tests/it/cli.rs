@@ -27,6 +27,7 @@ mod helping;
 mod identifying;
 mod printing;
 mod reaching;
+mod reasons;
 mod watching;
 
 /// Somebody at a terminal, or a script of theirs.

@@ -136,9 +136,9 @@ fn a_rule_has_the_defaults_and_the_limits_that_are_written() {
         }
         let [least, most] = code(row[1])[..] else { continue };
         let said = |value: &str| of_deploy(&format!("{key} = {value}"));
-        let beyond = match least.parse::<i64>() {
-            Ok(least) => [(least - 1).to_string(), format!("{most}1")],
-            Err(_) => [least, most].map(|bound| match bound {
+        let beyond = match (least.parse::<i64>(), most.parse::<i64>()) {
+            (Ok(least), Ok(most)) => [(least - 1).to_string(), (most + 1).to_string()],
+            _ => [least, most].map(|bound| match bound {
                 "\"0s\"" => "\"-1ms\"".to_owned(),
                 "\"1s\"" => "\"999ms\"".to_owned(),
                 bound => bound.replace("d\"", "d 1s\""),
@@ -154,6 +154,79 @@ fn a_rule_has_the_defaults_and_the_limits_that_are_written() {
         limits += 1;
     }
     assert_eq!(limits, 5, "two counts and three durations");
+}
+
+#[test]
+fn a_binding_that_leaves_a_key_out_means_what_is_written() {
+    const WHOLE: [(&str, &str); 6] = [
+        ("role", r#""approver""#),
+        ("principals", r#"["corp:alice", "corp:bob"]"#),
+        ("groups", r#"["corp:admins"]"#),
+        ("namespaces", r#"["acme"]"#),
+        ("workspaces", r#"["w1"]"#),
+        ("actions", r#"["*"]"#),
+    ];
+    let text = read(POLICY);
+    let rows = rows(chapter(&text, "Bindings"));
+    assert_eq!(rows.len(), WHOLE.len());
+    for row in rows {
+        let key = code(row[0])[0];
+        let others = WHOLE.iter().filter(|(other, _)| *other != key);
+        let others: String = others.map(|(key, value)| format!("{key} = {value}\n")).collect();
+        let with = |rest: &str| policy(&format!("[[bindings]]\n{others}{rest}"));
+        match code(row[2])[..] {
+            [default] => {
+                let said = with(&format!("{key} = {default}\n")).expect(key);
+                assert_eq!(with("").expect(key).digest(), said.digest(), "{key}");
+            }
+            _ => {
+                assert!(row[2].starts_with("needed"), "{key}");
+                let fault = with("").expect_err(key);
+                assert!(fault.contains(key), "{fault}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_built_in_is_what_is_written() {
+    let text = read(POLICY);
+    let built_in = policy("").expect("the built-in policy");
+    // All of it stands at the top, with bindings.
+    let (_, top) = blocks(&text)[0];
+    let (rules, _) = top.split_once("[[bindings]]").expect("bindings");
+    assert_eq!(policy(rules).expect("a policy").digest(), built_in.digest());
+    let (_, named) = text.split_once("these are gated: ").expect("the list");
+    let (named, _) = named.split_once('.').expect("its end");
+    let actions = built_in.actions().iter().flat_map(|(action, rule)| {
+        let quorum = (rule.approvals_required > 1).then(|| rule.approvals_required.to_string());
+        [Some(action.to_string()), quorum].into_iter().flatten()
+    });
+    assert_eq!(code(named), actions.collect::<Vec<_>>());
+
+    let (_, left_out) = text.split_once("`unlisted_actions` is ").expect("what it is left out");
+    for (word, rest) in code(left_out).into_iter().zip(["[actions.deploy]\n", ""]) {
+        let said = policy(&format!("unlisted_actions = {word}\n{rest}")).expect(word);
+        assert_eq!(policy(rest).expect("a policy").digest(), said.digest(), "{word}");
+    }
+}
+
+#[test]
+fn the_numbers_between_the_words_are_those_that_hold() {
+    let text = read(POLICY);
+    let number = |before: &str| -> usize {
+        let (_, after) = text.split_once(before).expect(before);
+        after.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok()).expect("it")
+    };
+    let longest = number("A name has 1 to ");
+    let named = |length: usize| policy(&format!("[actions.{}]\n", "a".repeat(length)));
+    assert!(named(longest).is_ok() && named(longest + 1).is_err(), "{longest}");
+    let most = number("from its creation: at most ");
+    let steps = |count: usize| {
+        let times: Vec<String> = (1..=count).map(|seconds| format!("\"{seconds}s\"")).collect();
+        policy(&format!("[defaults]\nescalate_after = [{}]\n", times.join(", ")))
+    };
+    assert!(steps(most).is_ok() && steps(most + 1).is_err(), "{most}");
 }
 
 #[test]

@@ -4,7 +4,10 @@ use std::{fs, path::Path};
 
 use approval_authority::{
     embedded::{Cluster, Keep},
-    store::{Failure, schema::SchemaStatus},
+    store::{
+        Failure,
+        schema::{MigrationState, SchemaStatus},
+    },
 };
 
 use crate::{
@@ -61,7 +64,8 @@ async fn up_down_up() {
     for (number, sql) in reversals() {
         client.batch_execute(&sql).await.expect("reverted");
         let left = store.migrations().await.expect("the history");
-        let applied: Vec<bool> = left.iter().map(|migration| migration.applied).collect();
+        let applied: Vec<bool> =
+            left.iter().map(|migration| migration.state == MigrationState::Applied).collect();
         let expected: Vec<bool> = (1..=known.len() as u32).map(|n| n < number).collect();
         assert_eq!(applied, expected, "after taking back {number}");
     }

@@ -22,8 +22,8 @@ use tonic_reflection::pb::v1::{
 
 use crate::{
     database::Database,
-    harness::{TestServer, id, refusal, request},
-    server::{Process, program, write_deployment},
+    harness::{Caller, TestServer, id, refusal, request},
+    server::{Process, program, start, write_deployment},
 };
 
 /// The processes of a cluster, the postmaster first, so that it does not see its children go.
@@ -67,6 +67,27 @@ pub async fn refuses(folder: &std::path::Path) -> String {
     let output = command.stderr(Stdio::piped()).output().await.expect("the program");
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8(output.stderr).expect("text")
+}
+
+/// As all that is in deploy/ does it.
+#[tokio::test]
+async fn the_database_is_found_by_files_that_the_environment_names() {
+    let database = Database::new().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = write_deployment(folder.path(), "", "");
+    let mut command = program();
+    command.arg("serve").arg("--config").arg(config);
+    for (key, name) in [("URL_FILE", "works"), ("NOTIFY_URL_FILE", "listens")] {
+        let url = format!("{} application_name={name}\n", database.url);
+        std::fs::write(folder.path().join(name), url).expect("written");
+        command.env(format!("APPROVAL_AUTHORITY_DATABASE__{key}"), folder.path().join(name));
+    }
+    let (_child, address) = start(command).await;
+    Caller::new(address, "backend").await.require("w1", "delete_workspace").await;
+    let sessions = "SELECT count(DISTINCT application_name) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name IN ('works', 'listens')";
+    let both = async { while database.count(sessions).await < 2 {} };
+    tokio::time::timeout(Duration::from_secs(30), both).await.expect("one works, one listens");
 }
 
 async fn exited(child: &mut Child) -> Option<i32> {

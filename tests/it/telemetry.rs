@@ -23,9 +23,13 @@ use crate::{
     server::{Process, admin_of, log_of, program, until, write_deployment},
 };
 
+mod batches;
 pub mod collector;
 mod documents;
+mod following;
+mod keeping;
 mod parts;
+mod places;
 mod traces;
 
 /// The status of an answer and what it says.
@@ -89,6 +93,10 @@ async fn a_server_is_ready_from_when_it_has_seen_the_database_until_it_drains() 
     let mut log = log_of(&mut child);
     let admin = admin_of(&mut log).await;
     until(&mut log, "waiting for the database").await;
+    let failed = "approval_authority_database_connections_failed_total";
+    assert!(numbers(admin).await[failed] >= 1.0);
+    assert_eq!(numbers(admin).await["approval_authority_database_connections_made_total"], 0.0);
+    assert_eq!(numbers(admin).await["approval_authority_ready"], 0.0);
     assert_eq!(get(admin, "/livez").await, (200, "alive\n".to_owned()));
     assert_eq!(get(admin, "/readyz").await, (503, "starting\n".to_owned()));
     assert_eq!(get(admin, "/metrics").await.0, 200);

@@ -15,7 +15,7 @@ use crate::{
     server::Process,
 };
 
-/// The first events of a watch.
+/// The first events of a watch. Streams never go quiet, so it is the wait for all of them that has a deadline.
 pub async fn events(
     caller: &Caller,
     request: WatchApprovalsRequest,
@@ -23,12 +23,15 @@ pub async fn events(
 ) -> Vec<ApprovalEvent> {
     let mut stream = caller.watch(request).await.expect("a stream");
     let mut events = Vec::new();
-    while events.len() < count {
-        let response = stream.message().await.expect("a message").expect("no end");
-        if let Some(Message::Event(event)) = response.message {
-            events.push(event);
+    let all = async {
+        while events.len() < count {
+            if let Some(Message::Event(event)) = next(&mut stream).await.message {
+                events.push(event);
+            }
         }
-    }
+    };
+    let came = tokio::time::timeout(std::time::Duration::from_secs(60), all).await;
+    assert!(came.is_ok(), "{count} events do not come: {events:#?}");
     events
 }
 

@@ -12,6 +12,7 @@ use super::failure::Failure;
 use crate::cli::CommandLine;
 
 const NAME: &str = "approval-authority";
+const PLAIN_NAME: &str = "approval_authority";
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -38,10 +39,15 @@ impl Completions {
             Shell::Zsh => clap_complete::Shell::Zsh,
             Shell::Fish => clap_complete::Shell::Fish,
         };
+        // For bash it loses the options of every command where there is a dash in the program's name (clap-rs/clap#6421).
+        let name = if matches!(self.shell, Shell::Bash) { PLAIN_NAME } else { NAME };
         // Into memory, since it panics where it cannot write.
         let mut script = Vec::new();
-        clap_complete::generate(shell, &mut CommandLine::command(), NAME, &mut script);
-        Ok(io::stdout().write_all(&script)?)
+        clap_complete::generate(shell, &mut CommandLine::command(), name, &mut script);
+        let script = String::from_utf8_lossy(&script);
+        // At the end of a line stands what is completed.
+        let script = script.replace(&format!(" {PLAIN_NAME}\n"), &format!(" {NAME}\n"));
+        Ok(io::stdout().write_all(script.as_bytes())?)
     }
 }
 

@@ -106,9 +106,11 @@ fn a_url_comes_out_of_its_file_too() {
         let url = Some(url.value.trim_matches('"')).filter(|url| !url.is_empty());
         let file = table.folder.path().join(value.trim_matches('"'));
         fs::write(file, url.unwrap_or("postgres://other/d")).expect("written");
-        let text = format!("{name} = {value}\n{}", table.file(|key| key != instead_of));
-        let read = table.is_taken(&text);
+        let rest = table.file(|key| key != instead_of);
+        let read = table.is_taken(&format!("{name} = {value}\n{rest}"));
         assert_eq!(read == whole, url.is_some(), "{name}: {read}");
+        let (variable, value) = as_variable(name, value);
+        assert_eq!(table.read(&rest, &[(&variable, &value)]), Ok(read), "{variable}");
     }
 }
 
@@ -120,12 +122,17 @@ fn every_key_can_be_set_by_its_variable() {
         if name.ends_with("url_file") {
             continue;
         }
-        let variable = format!("{PREFIX}{}", name.to_uppercase().replace('.', "__"));
-        let given = override_of(variable.as_ref(), value.trim_matches('"').as_ref());
-        let (key, value) = given.expect("no slip").expect("a key");
-        let read = table.read(&table.file(|key| key != name), &[(&key, &value)]);
+        let (variable, value) = as_variable(name, value);
+        let read = table.read(&table.file(|key| key != name), &[(&variable, &value)]);
         assert_eq!(read.as_ref(), Ok(&whole), "{variable}");
     }
+}
+
+/// What comes of a key that is set by its variable, as in a file.
+fn as_variable(key: &str, value: &str) -> (String, String) {
+    let variable = format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"));
+    let given = override_of(variable.as_ref(), value.trim_matches('"').as_ref());
+    given.expect("no slip").expect("a key")
 }
 
 #[test]

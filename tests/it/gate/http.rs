@@ -1,18 +1,18 @@
 //! The layer in front of HTTP routes: the example as it stands, and what it leaves alone.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use approval_authority::{
     gate::{
         Gate, Operation,
         layer::{Clearance, GateLayer, Gating},
     },
-    proto::{self, EventType},
+    proto::{self, EventType, watch_approvals_response::Message},
 };
 use axum::{Router, http::StatusCode, routing::post};
 use reqwest::Client;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 
 use super::gate;
 use crate::{database::Database, harness::Caller, server::Process, watch, workspace_server};
@@ -39,21 +39,23 @@ async fn list(url: &str) -> String {
     answer.text().await.expect("a body")
 }
 
-/// The first result that is reported for an approval.
+/// The first result that is reported for an approval. Streams never go quiet, so it is the search that has a deadline.
 async fn reported(viewer: &Caller, id: &str) -> proto::Result {
     let mut request = watch::from(proto::Start::Oldest);
     request.event_types = vec![EventType::ResultReported.into()];
     let mut stream = viewer.watch(request).await.expect("a stream");
-    loop {
-        let next = tokio::time::timeout(Duration::from_secs(30), watch::next(&mut stream)).await;
-        let message = next.expect("in time").message;
-        if let Some(proto::watch_approvals_response::Message::Event(event)) = message {
-            let approval = event.approval.expect("it");
-            if approval.id == id {
-                return approval.result();
+    let search = async {
+        loop {
+            if let Some(Message::Event(event)) = watch::next(&mut stream).await.message {
+                let approval = event.approval.expect("it");
+                if approval.id == id {
+                    return approval.result();
+                }
             }
         }
-    }
+    };
+    let found = tokio::time::timeout(Duration::from_secs(30), search).await;
+    found.unwrap_or_else(|_| panic!("nothing was reported of {id}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,13 +130,17 @@ async fn what_is_not_gated_passes_untouched() {
 async fn what_became_of_it_is_reported_whatever_became_of_it() {
     let (_database, server) = crate::harness::TestServer::new().await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
-    async fn by_body(body: String) -> StatusCode {
-        match body.as_str() {
-            "fail" => StatusCode::CONFLICT,
-            "panic" => panic!("as a test wants it"),
-            _ => StatusCode::NO_CONTENT,
+    let hangs = Arc::new(Notify::new());
+    let begun = hangs.clone();
+    let by_body = async move |body: String| match body.as_str() {
+        "fail" => StatusCode::CONFLICT,
+        "panic" => panic!("as a test wants it"),
+        "hang" => {
+            begun.notify_one();
+            std::future::pending().await
         }
-    }
+        _ => StatusCode::NO_CONTENT,
+    };
     let name = |_: &axum::http::request::Parts| Gating::Gated(Operation::new("w1", "secret_write"));
     let layer = GateLayer::new(gate(server.address).await, name);
     let url = serve(Router::new().route("/", post(by_body)).layer(layer)).await;
@@ -142,10 +148,15 @@ async fn what_became_of_it_is_reported_whatever_became_of_it() {
         ("go", proto::Result::Succeeded),
         ("fail", proto::Result::Failed),
         ("panic", proto::Result::Unknown),
+        ("hang", proto::Result::Unknown),
     ] {
         let id = crate::harness::id(&backend.require("w1", "secret_write").await);
         alice.approve(&id).await;
-        let _ = Client::new().post(&url).body(body).send().await;
+        // Whoever asked for what hangs goes away.
+        tokio::select! {
+            _ = Client::new().post(&url).body(body).send() => {}
+            () = hangs.notified() => {}
+        }
         assert_eq!(reported(&alice, &id).await, expected, "{body}");
     }
 }
