@@ -23,6 +23,7 @@ mod failure;
 pub mod listing;
 pub mod log;
 pub mod notify;
+mod pending;
 pub mod requests;
 pub mod retention;
 pub mod role;

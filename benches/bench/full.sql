@@ -1,4 +1,4 @@
--- So many closed approvals from one number to another, with five events each, and an open one for every ten; as the service
+-- So many closed approvals from one number to another, with five events each, and an open one with two for every ten; as the service
 -- leaves them. In {workspaces} workspaces.
 WITH request AS MATERIALIZED (
     SELECT n, (lpad(to_hex((extract(epoch FROM t.closed) * 1000)::bigint), 12, '0') || t.random)::uuid AS id,
@@ -34,11 +34,16 @@ WITH request AS MATERIALIZED (
     INSERT INTO approval_authority.verdicts (namespace, approval_id, approver, decision, reason, verdict_time)
     SELECT 'default', r.id, 'tokens:alice', CASE r.state WHEN 'DENIED' THEN 'DENY' ELSE 'APPROVE' END, 'as agreed', r.time
     FROM request AS r WHERE r.state <> 'EXPIRED'
+), happened AS (
+    SELECT 5 * (r.n - 1) + 2 * ((r.n - 1) / 10) + v.version AS revision, v.type, r.workspace_id, r.id, v.version, r.time
+    FROM request AS r CROSS JOIN (VALUES (1, 'REQUESTED'), (2, 'ESCALATED'), (3, 'APPROVED'), (4, 'CONSUMED'),
+        (5, 'RESULT_REPORTED')) AS v (version, type)
+    UNION ALL
+    SELECT 5 * r.n + 2 * ((r.n - 1) / 10) + v.version, v.type, 'w' || (r.n / 10) % {workspaces}, r.open_id, v.version, r.opened
+    FROM request AS r CROSS JOIN (VALUES (1, 'REQUESTED'), (2, 'ESCALATED')) AS v (version, type) WHERE r.n % 10 = 0
 )
 INSERT INTO approval_authority.events (namespace, revision, type, workspace_id, approval_id, version, state, verdicts,
     expire_time, actor, event_time, batch_id)
-SELECT 'default', 5 * (r.n - 1) + v.version, v.type, r.workspace_id, r.id, v.version, 'PENDING', '[]', r.time, 'tokens:backend',
-    r.time, gen_random_uuid()
-FROM request AS r CROSS JOIN (VALUES (1, 'REQUESTED'), (2, 'ESCALATED'), (3, 'APPROVED'), (4, 'CONSUMED'),
-    (5, 'RESULT_REPORTED')) AS v (version, type)
-ORDER BY r.n, v.version;
+SELECT 'default', h.revision, h.type, h.workspace_id, h.id, h.version, 'PENDING', '[]', h.time, 'tokens:backend', h.time,
+    gen_random_uuid()
+FROM happened AS h ORDER BY h.revision;

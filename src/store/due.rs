@@ -67,9 +67,7 @@ impl Store {
             })
             .collect()
     }
-}
 
-impl Store {
     /// How long each pending approval has been so, of all namespaces: of at most a thousand, the oldest of each, and no fewer
     /// than one where there is one.
     pub async fn pending_ages(&self) -> Result<Vec<Duration>, Failure> {

@@ -1,11 +1,7 @@
 //! Lists of approvals, in pages.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    pin::pin,
-};
+use std::collections::BTreeSet;
 
-use futures_util::TryStreamExt;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
@@ -120,41 +116,6 @@ CROSS JOIN LATERAL (
 ORDER BY p.id DESC"
 );
 
-/// Before whom each was brought is told by its events.
-const PENDING: &str =
-    "-- pending_approvals(): oldest first; where they are, and before whom they were brought
-SELECT a.id, a.workspace_id, CASE WHEN $2 THEN ARRAY(
-    SELECT e.workspace_id FROM approval_authority.events AS e
-    WHERE e.namespace = $1 AND e.approval_id = a.id
-    ORDER BY e.namespace, e.approval_id, e.version) ELSE '{}' END
-FROM approval_authority.approvals AS a
-WHERE a.namespace = $1 AND a.state = 'PENDING'
-ORDER BY a.namespace, a.id";
-
-/// Each event holds the whole of what its approval was then, so the last one up to a revision tells it.
-const AS_OF: &str = concat!(
-    "-- approvals_as_of(): some approvals as they were at a revision
-SELECT ",
-    request_columns!(),
-    ", e.state, e.version, e.verdicts, e.expire_time, e.decide_time, e.consume_time, e.consumed_by,
-    NULL::text, e.cooldown_end, e.result, NULL::text, NULL::timestamptz
-FROM unnest($2::uuid[]) WITH ORDINALITY AS q (id, ordinal)
-CROSS JOIN LATERAL (
-    SELECT ",
-    all_columns!(),
-    " FROM approval_authority.approvals AS a
-    WHERE a.namespace = $1 AND a.id = q.id OFFSET 0
-) AS a
-CROSS JOIN LATERAL (
-    SELECT e.state, e.version, e.verdicts, e.expire_time, e.decide_time, e.consume_time, e.consumed_by,
-        e.cooldown_end, e.result
-    FROM approval_authority.events AS e
-    WHERE e.namespace = $1 AND e.approval_id = q.id AND e.revision <= $3
-    ORDER BY e.namespace, e.approval_id, e.version DESC LIMIT 1
-) AS e
-ORDER BY q.ordinal"
-);
-
 impl Store {
     /// At most `limit` approvals older than `before`, newest first, and the log as it was when they were read:
     /// what happened since is after its head.
@@ -175,86 +136,6 @@ impl Store {
         tx.rollback().await?;
         Ok((approvals, log))
     }
-
-    /// The ids of all pending approvals, oldest first, and the log as it was then: of `visible` workspaces, and
-    /// brought before one that is `addressed`.
-    pub async fn pending(
-        &self,
-        namespace: &Namespace,
-        visible: &Selection,
-        addressed: &Selection,
-    ) -> Result<(Vec<Uuid>, Log), Failure> {
-        self.log(namespace).await?;
-        let tx = self.begin_snapshot().await?;
-        let found = tx
-            .patiently(async {
-                let log = log::read(&tx, namespace).await?.ok_or(Failure::NoLog)?;
-                Ok::<_, Failure>((pending(&tx, namespace, visible, addressed).await?, log))
-            })
-            .await?;
-        tx.rollback().await?;
-        Ok(found)
-    }
-
-    /// Some approvals as they were at a revision of their log, in the order of `ids`.
-    pub async fn approvals_as_of(
-        &self,
-        namespace: &Namespace,
-        ids: &[Uuid],
-        revision: i64,
-    ) -> Result<Vec<Approval>, Failure> {
-        let lease = self.reading_connection().await?;
-        let rows = lease
-            .patiently(async {
-                let statement = lease.prepare_cached(AS_OF).await?;
-                lease.query(&statement, &[&namespace.as_str(), &ids, &revision]).await
-            })
-            .await?;
-        rows.iter().map(|row| approval(&mut Columns::of(row))).collect()
-    }
-}
-
-async fn pending(
-    on: &Connection,
-    namespace: &Namespace,
-    visible: &Selection,
-    addressed: &Selection,
-) -> Result<Vec<Uuid>, Failure> {
-    let visible = selected(on, namespace, visible).await?;
-    let addressed = selected(on, namespace, addressed).await?;
-    let statement = on.prepare_cached(PENDING).await?;
-    let (namespace, is_addressed) = (namespace.as_str(), addressed.is_some());
-    let parameters: [&(dyn ToSql + Sync); 2] = [&namespace, &is_addressed];
-    // There may be very many: they are looked at as they come.
-    let mut rows = pin!(on.query_raw(&statement, parameters).await?);
-    let mut ids = Vec::new();
-    while let Some(row) = rows.try_next().await? {
-        let mut columns = Columns::of(&row);
-        let (id, workspace): (Uuid, &str) = (columns.next()?, columns.next()?);
-        let brought_before: Vec<&str> = columns.next()?;
-        let is_visible = visible.as_ref().is_none_or(|these| these.contains(workspace));
-        let is_addressed = addressed
-            .as_ref()
-            .is_none_or(|these| brought_before.iter().any(|at| these.contains(*at)));
-        if is_visible && is_addressed {
-            ids.push(id);
-        }
-    }
-    Ok(ids)
-}
-
-/// The workspaces that are selected; none for all.
-async fn selected(
-    on: &Connection,
-    namespace: &Namespace,
-    selection: &Selection,
-) -> Result<Option<HashSet<String>>, Failure> {
-    let workspaces = match selection {
-        Selection::All => return Ok(None),
-        Selection::These(workspaces) => workspaces,
-        Selection::Below(roots) => &subtrees(on, namespace, roots, i64::MAX).await?,
-    };
-    Ok(Some(workspaces.iter().map(ToString::to_string).collect()))
 }
 
 async fn page(

@@ -82,6 +82,13 @@ impl Database {
         row.get(0)
     }
 
+    /// What its PostgreSQL logs.
+    pub async fn server_log(&self) -> PathBuf {
+        let row = self.connect().await.query_one("SHOW data_directory", &[]).await;
+        let data = PathBuf::from(row.expect("a folder").get::<_, String>(0));
+        data.parent().expect("the cluster's").join("postgres.log")
+    }
+
     /// Moves the database's clock: all that the service knows of time. An interval of SQL, from the real time on.
     pub async fn move_clock(&self, interval: &str) {
         let clock = format!(

@@ -25,7 +25,7 @@ const IN_TREE: usize = 1_500;
 const NEWEST: usize = 2_500;
 const OLDER: usize = 1_500;
 
-const LISTS: usize = 120;
+const LISTS: usize = 60;
 
 struct Row {
     id: Uuid,
@@ -168,7 +168,7 @@ fn drawn_request(rng: &mut Rng) -> ListApprovalsRequest {
         include_descendants: !rng.one_in(4),
         states: (0..few(rng)).map(|_| known(*rng.pick(&states).expect("one")).into()).collect(),
         actions: (0..few(rng)).map(|_| (*rng.pick(&actions).expect("one")).to_owned()).collect(),
-        page_size: *rng.pick(&[7, 50, 500]).expect("one"),
+        page_size: *rng.pick(&[20, 50, 500]).expect("one"),
         ..Default::default()
     }
 }
