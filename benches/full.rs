@@ -8,14 +8,14 @@
 use std::path::PathBuf;
 
 use approval_authority::embedded::Keep;
-use approval_authority::proto::{ApprovalState, ListApprovalsRequest, Outcome};
-use futures_util::{StreamExt, stream};
+use approval_authority::proto::{ApprovalState, ListApprovalsRequest};
 use jiff::Timestamp;
 
 mod bench;
 
 use bench::{
     Bench, Caller,
+    calls::{consume, create, join},
     measure::{Figures, head, measure},
     place::{Operation, Place},
     wanted,
@@ -63,7 +63,7 @@ async fn main() {
     // Named anew each time: what was asked there before is there still.
     let run = usize::try_from(Timestamp::now().as_second()).expect("a time of ours");
     let empty = format!("empty-{run}");
-    Place::begin(&bench, &[empty.clone()], WORKSPACES).await;
+    Place::begin(&bench, std::slice::from_ref(&empty), WORKSPACES).await;
     consume_a_page(&bench, &empty).await;
     if !is_filled {
         Place::begin(&bench, &[FULL.to_owned()], WORKSPACES).await;
@@ -128,9 +128,9 @@ async fn measured(
     let backends: Vec<Caller> = vec![bench.caller("backend").await; callers];
     let viewers = vec![bench.caller("viewer").await; callers];
     let mut rows = vec![
-        create(what, place(0), backends.clone()).await,
-        join(what, place(60_000), backends.clone()).await,
-        consume(bench, what, place(70_000), backends).await,
+        create(&format!("{what} create"), place(0), backends.clone()).await,
+        join(&format!("{what} join"), place(60_000), backends.clone()).await,
+        consume(bench, &format!("{what} consume"), place(70_000), backends, PREPARED).await,
     ];
     let lists = [
         ("list", ListApprovalsRequest::default()),
@@ -167,39 +167,6 @@ async fn measured(
     }
     rows.iter().for_each(|figures| println!("{}", figures.line()));
     rows
-}
-
-async fn create(what: &str, place: Place, callers: Vec<Caller>) -> Figures {
-    measure(&format!("{what} create"), callers, usize::MAX, move |caller, number| {
-        let operation = place.operation(number);
-        async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Pending) }
-    })
-    .await
-}
-
-async fn join(what: &str, place: Place, callers: Vec<Caller>) -> Figures {
-    const PENDING: usize = 64;
-    for number in 0..PENDING {
-        callers[0].ask_about(&place.operation(number)).await;
-    }
-    measure(&format!("{what} join"), callers, usize::MAX, move |caller, number| {
-        let operation = place.operation(number % PENDING);
-        async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Pending) }
-    })
-    .await
-}
-
-async fn consume(bench: &Bench, what: &str, place: Place, callers: Vec<Caller>) -> Figures {
-    let (backend, alice) = (bench.caller("backend").await, bench.caller("alice").await);
-    let operations = stream::iter((0..PREPARED).map(|number| place.operation(number)));
-    let given =
-        operations.map(async |operation| alice.approve(&backend.ask_about(&operation).await).await);
-    given.buffer_unordered(128).collect::<Vec<()>>().await;
-    measure(&format!("{what} consume"), callers, PREPARED, move |caller, number| {
-        let operation = place.operation(number);
-        async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Approved) }
-    })
-    .await
 }
 
 async fn fill(bench: &Bench, closed: usize) {

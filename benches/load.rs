@@ -4,7 +4,6 @@
 //! The server is a process of its own, PostgreSQL too; the callers are in this one and share its cores with them.
 
 use approval_authority::proto::Outcome;
-use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -12,7 +11,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 mod bench;
 
 use bench::{
-    Bench, Caller, all_wanted,
+    Bench, Caller, all_wanted, calls,
     measure::{Figures, head, measure},
     place::{Operation, Place},
     straight::Straight,
@@ -105,15 +104,9 @@ async fn rpc(bench: &Bench, count: usize) -> Figures {
     .await
 }
 
-/// A new operation, held.
 async fn create(bench: &Bench, what: &str, count: usize, namespaces: usize) -> Figures {
     let place = Place::new(bench, what, count, namespaces).await;
-    let callers = callers(bench, "backend", count).await;
-    measure(what, callers, usize::MAX, move |caller, number| {
-        let operation = place.operation(number);
-        async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Pending) }
-    })
-    .await
+    calls::create(what, place, callers(bench, "backend", count).await).await
 }
 
 async fn sql_create(bench: &Bench, what: &str, count: usize, connections: usize) -> Figures {
@@ -145,18 +138,9 @@ async fn sql_batched(bench: &Bench) -> Figures {
     batched
 }
 
-/// What is pending already.
 async fn join(bench: &Bench, count: usize) -> Figures {
     let place = Place::new(bench, "join", count, 1).await;
-    let callers = callers(bench, "backend", count).await;
-    for number in 0..MANY {
-        callers[0].ask_about(&place.operation(number)).await;
-    }
-    measure("join", callers, usize::MAX, move |caller, number| {
-        let operation = place.operation(number % MANY);
-        async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Pending) }
-    })
-    .await
+    calls::join("join", place, callers(bench, "backend", count).await).await
 }
 
 async fn sql_join(bench: &Bench, count: usize, connections: usize) -> Figures {
@@ -204,21 +188,10 @@ async fn sql_cycle(bench: &Bench, count: usize, connections: usize) -> Figures {
     .await
 }
 
-/// What has been approved before.
 async fn consume(bench: &Bench, count: usize) -> Figures {
     let place = Place::new(bench, "consume", count, 1).await;
-    let (backend, alice) = (bench.caller("backend").await, bench.caller("alice").await);
-    let prepared = prepared(count);
-    let operations = stream::iter((0..prepared).map(|number| place.operation(number)));
-    let preparing =
-        operations.map(async |operation| alice.approve(&backend.ask_about(&operation).await).await);
-    preparing.buffer_unordered(128).collect::<Vec<()>>().await;
     let callers = callers(bench, "backend", count).await;
-    measure("consume", callers, prepared, move |caller, number| {
-        let operation = place.operation(number);
-        async move { assert_eq!(caller.ask_about(&operation).await.outcome(), Outcome::Approved) }
-    })
-    .await
+    calls::consume(bench, "consume", place, callers, prepared(count)).await
 }
 
 async fn sql_consume(bench: &Bench, count: usize, connections: usize) -> Figures {

@@ -113,14 +113,13 @@ enum TokenCommand {
 
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {
-    let command = match CommandLine::parse().command {
+    let command = CommandLine::parse().command;
+    match command {
+        // Its configuration says how.
+        Command::Serve { .. } => {}
         // They speak to a person, and log nothing.
-        Command::People(command) => return people::main(*command),
-        command => command,
-    };
-    // Of `serve` the configuration says how.
-    if !matches!(command, Command::Serve { .. }) {
-        logs::begin(LogFormat::Human);
+        Command::People(_) => {}
+        _ => logs::begin(LogFormat::Human),
     }
     let done = match command {
         Command::Dev(arguments) => in_runtime(dev::run(arguments)),

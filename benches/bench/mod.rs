@@ -58,6 +58,7 @@ namespaces = ["*"]
 workspaces = ["*"]
 "#;
 
+pub mod calls;
 pub mod measure;
 pub mod place;
 pub mod straight;

@@ -154,11 +154,11 @@ async fn attempt(
         }
         Err(failure) => return Err(failure),
     }
-    let happened = events_of(&decided);
-    happened.iter().for_each(|event| counts.event(event));
-    if !happened.is_empty() {
+    let mut happened = decided.iter().flat_map(Decided::events).peekable();
+    if happened.peek().is_some() {
         store.announcer().announce(namespace);
     }
+    happened.for_each(|event| counts.event(event));
     Ok(decided)
 }
 
@@ -271,9 +271,8 @@ fn events_of(decided: &[Decided]) -> Vec<Event> {
     let mut commands = Vec::new();
     for decided in decided {
         match decided {
-            Decided::Answered(events, Ok(Answer::Approval(_)) | Err(_)) => commands.extend(events),
             Decided::Answered(events, Ok(Answer::Gate(_))) => requests_first.extend(events),
-            Decided::Noted(_) | Decided::LookAgain => {}
+            other => commands.extend(other.events()),
         }
     }
     requests_first.into_iter().chain(commands).cloned().collect()
@@ -286,12 +285,17 @@ impl Decided {
         matches!(self, Self::Answered(_, Ok(_)))
     }
 
+    /// What happens by it.
+    fn events(&self) -> &[Event] {
+        match self {
+            Self::Answered(events, _) => events,
+            Self::Noted(_) | Self::LookAgain => &[],
+        }
+    }
+
     /// Whether it asks for one of these new approvals.
     fn asks_as(&self, lost: &[Uuid]) -> bool {
-        match self {
-            Self::Answered(events, _) => events.iter().any(|e| lost.contains(&e.approval.id())),
-            Self::Noted(_) | Self::LookAgain => false,
-        }
+        self.events().iter().any(|event| lost.contains(&event.approval.id()))
     }
 
     fn noted(&self) -> Option<&Approval> {

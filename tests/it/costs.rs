@@ -49,9 +49,7 @@ impl Statements {
         let client = database.connect().await;
         let tell = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET log_statement = ''all''', current_database()); END $$";
         client.batch_execute(tell).await.expect("sessions tell from now on");
-        let data = client.query_one("SELECT current_setting('data_directory')", &[]).await;
-        let data = PathBuf::from(data.expect("a folder").get::<_, String>(0));
-        let log = data.parent().expect("the cluster's").join("postgres.log");
+        let log = database.server_log().await;
         let mut statements = Self { log, seen: 0, client: database.connect().await, fences: 0 };
         statements.since().await;
         statements

@@ -33,6 +33,7 @@ use tokio::{
 };
 
 use crate::{
+    certificates::{Authority, Certified},
     database::{Database, store},
     harness::{BINDINGS, Caller, SUBJECTS},
 };
@@ -174,6 +175,29 @@ impl Process {
 
     pub async fn with_policy(url: &str, policy: &str) -> Self {
         Self::launch(url, policy, "", &[]).await
+    }
+
+    /// `serve` with a certificate, where a client certificate speaks for a DNS name in it, and one such name has a role.
+    pub async fn with_certificates(
+        url: &str,
+        shown: &Certified,
+        clients: &Authority,
+        (role, name): (&str, &str),
+    ) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mtls = "[server.tls]\ncert = \"server.pem\"\nkey = \"server.key\"\nclient_ca = \"clients.pem\"\n\
+             [auth.mtls]\nsubject = \"dns\"\n";
+        write_deployment(folder.path(), url, mtls);
+        let binding = format!(
+            "\n[[bindings]]\nrole = \"{role}\"\nprincipals = [\"mtls:{name}\"]\nworkspaces = [\"*\"]\n"
+        );
+        let write = |name: &str, text: String| {
+            std::fs::write(folder.path().join(name), text).expect("written");
+        };
+        write("policy.toml", policy_text() + &binding);
+        write("clients.pem", clients.pem());
+        shown.write(folder.path());
+        Self::of(folder).await
     }
 
     /// With keys of the configuration, as in `("SERVER__DRAIN_GRACE", "3s")`.

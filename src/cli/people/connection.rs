@@ -4,13 +4,18 @@ use std::{fs, path::Path, path::PathBuf, time::Duration};
 
 use clap::Args;
 use http::Uri;
+use tonic::{Request, Response, Status, transport::Channel};
 
-use super::failure::{Exit, Failure};
+use super::{
+    failure::{Exit, Failure},
+    output::Output,
+};
 use crate::{
     config::ForPeople,
     gate::{Builder, Gate, builder::is_this_machine, token::Token},
     proto::{
         Approval, ApprovalState, GetApprovalRequest, ListApprovalsRequest, ListApprovalsResponse,
+        approval_service_client::ApprovalServiceClient,
     },
 };
 
@@ -19,6 +24,16 @@ const SERVER: &str = "127.0.0.1:50051";
 
 /// How long a person waits for an answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What all commands have that call the authority.
+#[derive(Args)]
+pub(super) struct Common {
+    /// How to print it.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub(super) output: Output,
+    #[command(flatten)]
+    pub(super) connection: Connection,
+}
 
 /// Where the authority is, and who calls.
 #[derive(Args)]
@@ -144,14 +159,23 @@ pub(super) fn carried(approval: Option<Approval>) -> Result<Approval, Failure> {
 }
 
 impl Authority {
+    /// Makes a call that waits for nobody.
+    pub(super) async fn ask<Asked: Clone, Answer, Answering>(
+        &self,
+        asked: Asked,
+        call: impl Fn(ApprovalServiceClient<Channel>, Request<Asked>) -> Answering,
+    ) -> Result<Answer, Failure>
+    where
+        Answering: Future<Output = Result<Response<Answer>, Status>>,
+    {
+        Ok(self.gate.0.call(Duration::ZERO, |_| asked.clone(), call).await?)
+    }
+
     pub(super) async fn get(&self, id: &str) -> Result<Approval, Failure> {
         let request =
             GetApprovalRequest { namespace: self.namespace.clone(), approval_id: id.to_owned() };
-        let got = self.gate.0.call(
-            Duration::ZERO,
-            |_| request.clone(),
-            |mut approvals, request| async move { approvals.get_approval(request).await },
-        );
+        let got =
+            self.ask(request, async |mut approvals, request| approvals.get_approval(request).await);
         carried(got.await?.approval)
     }
 
@@ -168,11 +192,9 @@ impl Authority {
         };
         let mut all = ListApprovalsResponse::default();
         loop {
-            let next = self.gate.0.call(
-                Duration::ZERO,
-                |_| page.clone(),
-                |mut approvals, request| async move { approvals.list_approvals(request).await },
-            );
+            let next = self.ask(page.clone(), async |mut approvals, request| {
+                approvals.list_approvals(request).await
+            });
             let next = next.await?;
             all.approvals.extend(next.approvals);
             if page.page_token.is_empty() {

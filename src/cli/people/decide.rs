@@ -1,21 +1,16 @@
 //! `approve` and `deny`. A decision is bound to what the person was shown: on a terminal all of it is shown and asked
 //! about; without one, the person says by its hash what they have looked at. Nothing is decided blind.
 
-use std::{
-    io::{self, BufRead, IsTerminal, Write},
-    time::Duration,
-};
+use std::io::{self, BufRead, IsTerminal, Write};
 
 use clap::Args;
 use jiff::Timestamp;
 use nix::sys::termios::{FlushArg, tcflush};
 
 use super::{
-    connection::{Authority, Connection, carried},
+    connection::{Authority, Common, carried},
     failure::{Exit, Failure},
-    lapse,
-    output::Output,
-    shown,
+    lapse, shown,
     which::{Which, each},
 };
 use crate::{
@@ -40,11 +35,8 @@ pub(in crate::cli) struct Approve {
     /// Why, for the record.
     #[arg(long, short, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
-    /// How to print it.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
     #[command(flatten)]
-    connection: Connection,
+    common: Common,
 }
 
 #[derive(Args)]
@@ -63,11 +55,8 @@ pub(in crate::cli) struct Deny {
     /// Why, for whoever asked.
     #[arg(long, short, value_name = "TEXT")]
     reason: String,
-    /// How to print it.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
     #[command(flatten)]
-    connection: Connection,
+    common: Common,
 }
 
 /// What is decided.
@@ -85,52 +74,54 @@ struct Decided {
 struct Verdict {
     decision: Decision,
     reason: String,
-    output: Output,
+    authority: Authority,
 }
 
 impl Approve {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let verdict =
-            Verdict { decision: Decision::Approve, reason: self.reason, output: self.output };
-        verdict.give(self.which, self.connection).await
+        give(Decision::Approve, self.which, self.reason, self.common).await
     }
 }
 
 impl Deny {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let verdict =
-            Verdict { decision: Decision::Deny, reason: self.reason, output: self.output };
-        verdict.give(self.which, self.connection).await
+        give(Decision::Deny, self.which, self.reason, self.common).await
     }
 }
 
-impl Verdict {
-    async fn give(self, which: Decided, connection: Connection) -> Result<(), Failure> {
-        let Decided { ids, hashes } = which;
-        if hashes.is_empty() && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-            let why = "there is no terminal to ask you on: look at it with `show`, and repeat its \
-                       hash with --request-hash";
-            return Err(Failure::new(Exit::Usage, why));
-        }
-        if !hashes.is_empty() && hashes.len() != ids.len() {
-            let (ids, hashes) = (ids.len(), hashes.len());
-            let why = format!("{hashes} --request-hash for {ids} ids: give one for each, in turn");
-            return Err(Failure::new(Exit::Usage, why));
-        }
-        let authority = connection.open().await?;
-        each(&ids, async |index, which| {
-            let id = authority.find(which, &[ApprovalState::Pending]).await?;
-            let hash = match hashes.get(index) {
-                Some(hash) => hash.to_string(),
-                None => self.confirmed(&authority.get(&id).await?)?,
-            };
-            let decided = self.send(&authority, id, hash).await?;
-            let words = self.in_words(decided.approval.as_ref());
-            Ok(self.output.print(&decided, || words)?)
-        })
-        .await
+async fn give(
+    decision: Decision,
+    which: Decided,
+    reason: String,
+    common: Common,
+) -> Result<(), Failure> {
+    let Decided { ids, hashes } = which;
+    if hashes.is_empty() && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        let why = "there is no terminal to ask you on: look at it with `show`, and repeat its \
+                   hash with --request-hash";
+        return Err(Failure::new(Exit::Usage, why));
     }
+    if !hashes.is_empty() && hashes.len() != ids.len() {
+        let (ids, hashes) = (ids.len(), hashes.len());
+        let why = format!("{hashes} --request-hash for {ids} ids: give one for each, in turn");
+        return Err(Failure::new(Exit::Usage, why));
+    }
+    let Common { output, connection } = common;
+    let verdict = Verdict { decision, reason, authority: connection.open().await? };
+    each(&ids, async |index, which| {
+        let id = verdict.authority.find(which, &[ApprovalState::Pending]).await?;
+        let hash = match hashes.get(index) {
+            Some(hash) => hash.to_string(),
+            None => verdict.confirmed(&verdict.authority.get(&id).await?)?,
+        };
+        let decided = verdict.send(id, hash).await?;
+        let words = in_words(decided.approval.as_ref());
+        Ok(output.print(&decided, || words)?)
+    })
+    .await
+}
 
+impl Verdict {
     /// Shows all of what is decided and asks; the hash of what was shown, if the answer is yes.
     fn confirmed(&self, approval: &Approval) -> Result<String, Failure> {
         let mut terminal = anstream::stderr().lock();
@@ -160,40 +151,37 @@ impl Verdict {
 
     async fn send(
         &self,
-        authority: &Authority,
         approval_id: String,
         request_hash: String,
     ) -> Result<DecideResponse, Failure> {
         let request = DecideRequest {
-            namespace: authority.namespace.clone(),
+            namespace: self.authority.namespace.clone(),
             approval_id,
             decision: self.decision.into(),
             reason: self.reason.clone(),
             request_hash,
         };
-        let decided = authority.gate.0.call(
-            Duration::ZERO,
-            |_| request.clone(),
-            |mut approvals, request| async move { approvals.decide(request).await },
-        );
+        let decided = self
+            .authority
+            .ask(request, async |mut approvals, request| approvals.decide(request).await);
         let approval = carried(decided.await?.approval)?;
         Ok(DecideResponse { approval: Some(approval) })
     }
+}
 
-    fn in_words(&self, approval: Option<&Approval>) -> String {
-        let Some(approval) = approval else { return String::new() };
-        let what = shown::operation(approval);
-        match approval.state() {
-            ApprovalState::Pending => {
-                let given = i32::try_from(approval.verdicts.len()).unwrap_or(i32::MAX);
-                let needed = approval.approvals_required.saturating_sub(given);
-                format!("recorded: {what}; {needed} more must approve\n")
-            }
-            ApprovalState::Approved => {
-                let left = lapse::left(approval.expire_time, Timestamp::now());
-                format!("approved: {what}; it may be executed once, within {left}\n")
-            }
-            state => format!("{}: {what}\n", shown::state_name(state).to_lowercase()),
+fn in_words(approval: Option<&Approval>) -> String {
+    let Some(approval) = approval else { return String::new() };
+    let what = shown::operation(approval);
+    match approval.state() {
+        ApprovalState::Pending => {
+            let given = i32::try_from(approval.verdicts.len()).unwrap_or(i32::MAX);
+            let needed = approval.approvals_required.saturating_sub(given);
+            format!("recorded: {what}; {needed} more must approve\n")
         }
+        ApprovalState::Approved => {
+            let left = lapse::left(approval.expire_time, Timestamp::now());
+            format!("approved: {what}; it may be executed once, within {left}\n")
+        }
+        state => format!("{}: {what}\n", shown::state_name(state).to_lowercase()),
     }
 }

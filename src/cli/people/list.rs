@@ -5,10 +5,9 @@ use jiff::Timestamp;
 use unicode_width::UnicodeWidthChar;
 
 use super::{
-    connection::Connection,
+    connection::Common,
     failure::Failure,
     lapse,
-    output::Output,
     shown::{requester, state_name},
     which::short,
 };
@@ -32,6 +31,16 @@ pub(super) struct Where {
     descendants: bool,
 }
 
+/// Which approvals, but for their state.
+#[derive(Args)]
+struct Filter {
+    #[command(flatten)]
+    place: Where,
+    /// Only this action; can be repeated.
+    #[arg(long = "action", value_name = "NAME")]
+    actions: Vec<String>,
+}
+
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -40,15 +49,9 @@ Examples:
   approval-authority pending --output json | jq -r '.approvals[].id'")]
 pub(in crate::cli) struct Pending {
     #[command(flatten)]
-    place: Where,
-    /// Only this action; can be repeated.
-    #[arg(long = "action", value_name = "NAME")]
-    actions: Vec<String>,
-    /// How to print it.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
+    filter: Filter,
     #[command(flatten)]
-    connection: Connection,
+    common: Common,
 }
 
 #[derive(Args)]
@@ -59,21 +62,15 @@ Examples:
   approval-authority list --action delete_workspace --output json")]
 pub(in crate::cli) struct List {
     #[command(flatten)]
-    place: Where,
-    /// Only this action; can be repeated.
-    #[arg(long = "action", value_name = "NAME")]
-    actions: Vec<String>,
+    filter: Filter,
     /// Only in this state; can be repeated.
     #[arg(long = "state", value_enum, value_name = "STATE")]
     states: Vec<State>,
     /// Only the newest.
     #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
     limit: usize,
-    /// How to print it.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
     #[command(flatten)]
-    connection: Connection,
+    common: Common,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -107,43 +104,40 @@ impl Where {
     }
 }
 
-impl Pending {
-    pub(super) async fn run(self) -> Result<(), Failure> {
-        let authority = self.connection.open().await?;
+impl Filter {
+    fn request(self, states: impl Iterator<Item = ApprovalState>) -> ListApprovalsRequest {
         let (workspace_ids, include_descendants) = self.place.workspaces();
-        let request = ListApprovalsRequest {
+        ListApprovalsRequest {
             workspace_ids,
             include_descendants,
-            states: vec![ApprovalState::Pending.into()],
+            states: states.map(i32::from).collect(),
             actions: self.actions,
             ..Default::default()
-        };
+        }
+    }
+}
+
+impl Pending {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let Common { output, connection } = self.common;
+        let authority = connection.open().await?;
+        let request = self.filter.request([ApprovalState::Pending].into_iter());
         let mut listed = authority.list(request, usize::MAX).await?;
         listed
             .approvals
             .sort_by_key(|approval| approval.expire_time.map(|time| (time.seconds, time.nanos)));
-        self.output.print(&listed, || pending_table(&listed.approvals, Timestamp::now()))?;
+        output.print(&listed, || pending_table(&listed.approvals, Timestamp::now()))?;
         Ok(())
     }
 }
 
 impl List {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let authority = self.connection.open().await?;
-        let (workspace_ids, include_descendants) = self.place.workspaces();
-        let request = ListApprovalsRequest {
-            workspace_ids,
-            include_descendants,
-            states: self
-                .states
-                .into_iter()
-                .map(|state| ApprovalState::from(state).into())
-                .collect(),
-            actions: self.actions,
-            ..Default::default()
-        };
+        let Common { output, connection } = self.common;
+        let authority = connection.open().await?;
+        let request = self.filter.request(self.states.into_iter().map(ApprovalState::from));
         let listed = authority.list(request, self.limit).await?;
-        self.output.print(&listed, || table(&listed.approvals, Timestamp::now()))?;
+        output.print(&listed, || table(&listed.approvals, Timestamp::now()))?;
         Ok(())
     }
 }

@@ -7,10 +7,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    connection::{Connection, PATIENCE},
+    connection::{Common, PATIENCE},
     failure::{Exit, Failure},
     lapse,
-    output::Output,
     shown::operation,
 };
 use crate::{
@@ -52,11 +51,8 @@ pub(in crate::cli) struct Require {
     /// Names this attempt, so that it can be repeated if the answer is lost [default: a new one]
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
-    /// How to print it.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
     #[command(flatten)]
-    connection: Connection,
+    common: Common,
 }
 
 fn context(text: &str) -> Result<Value, String> {
@@ -74,7 +70,8 @@ impl Require {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let wait = self.wait;
         let settings = |gate: crate::gate::Builder| gate.deadline(wait + PATIENCE).wait(wait);
-        let authority = self.connection.open_with(settings).await?;
+        let Common { output, connection } = self.common;
+        let authority = connection.open_with(settings).await?;
         let mut operation = Operation::new(self.workspace, self.action).reason(self.reason);
         if let Some(context) = self.context {
             operation = operation.context(context);
@@ -96,7 +93,7 @@ impl Require {
             }
         })?;
         let (exit, words) = told(answer::read(&asked, given.clone())?, given.replayed);
-        self.output.print::<RequireApprovalResponse>(&given, || words)?;
+        output.print::<RequireApprovalResponse>(&given, || words)?;
         exit.map_or(Ok(()), |exit| Err(Failure::told(exit)))
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{connection::Connection, failure::Failure, output::Output, shown, which::Which};
+use super::{connection::Common, failure::Failure, shown, which::Which};
 use crate::proto::{ApprovalState, GetApprovalResponse};
 
 #[derive(Args)]
@@ -14,22 +14,20 @@ pub(in crate::cli) struct Show {
     /// The approval: its id, or the beginning or end of it.
     #[arg(value_parser = Which::parse)]
     id: Which,
-    /// How to print it.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
     #[command(flatten)]
-    connection: Connection,
+    common: Common,
 }
 
 impl Show {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let authority = self.connection.open().await?;
+        let Common { output, connection } = self.common;
+        let authority = connection.open().await?;
         let id =
             authority.find(&self.id, &[ApprovalState::Pending, ApprovalState::Approved]).await?;
         let approval = authority.get(&id).await?;
         let words = shown::whole(&approval)?;
         let bound = shown::bound(&approval);
-        self.output.print(&GetApprovalResponse { approval: Some(approval) }, || words)?;
+        output.print(&GetApprovalResponse { approval: Some(approval) }, || words)?;
         bound
     }
 }

@@ -1,6 +1,6 @@
 //! All there is to know of an approval, for the person who decides. Nothing is cut short, and nothing is left invisible.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -53,7 +53,8 @@ pub(super) fn whole(approval: &Approval) -> Result<String, Failure> {
     }
     lines.add("policy", &approval.policy_digest);
     lines.add("hash", &approval.request_hash);
-    lines.add("context", &context(approval)?.replace('\n', &format!("\n{INDENT}")));
+    // JSON is escaped already, and its lines are its own.
+    lines.write("context", context(approval)?.replace('\n', &format!("\n{INDENT}")));
     Ok(lines.0)
 }
 
@@ -150,13 +151,13 @@ impl Lines {
         if value.is_empty() {
             return;
         }
-        // JSON is escaped already, and its lines are its own.
-        let shown = match label {
-            "context" => value.to_owned(),
-            _ => Visible(value).to_string(),
-        };
+        self.write(label, format_args!("{style}{}{style:#}", Visible(value)));
+    }
+
+    /// Of what is shown as it is.
+    fn write(&mut self, label: &str, shown: impl Display) {
         let width = INDENT.len() - 2;
         // Writing to a String does not fail.
-        let _ = writeln!(self.0, "  {LABEL}{label:width$}{LABEL:#}{style}{shown}{style:#}");
+        let _ = writeln!(self.0, "  {LABEL}{label:width$}{LABEL:#}{shown}");
     }
 }

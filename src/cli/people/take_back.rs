@@ -1,13 +1,10 @@
 //! `revoke` and `withdraw`: what was given, or asked for, is taken back.
 
-use std::time::Duration;
-
 use clap::Args;
 
 use super::{
-    connection::{Connection, carried},
+    connection::{Common, carried},
     failure::Failure,
-    output::Output,
     shown,
     which::{Which, each},
 };
@@ -29,11 +26,8 @@ pub(in crate::cli) struct Revoke {
     /// Why.
     #[arg(long, short, value_name = "TEXT")]
     reason: String,
-    /// How to print it.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
     #[command(flatten)]
-    connection: Connection,
+    common: Common,
 }
 
 #[derive(Args)]
@@ -49,30 +43,26 @@ pub(in crate::cli) struct Withdraw {
     /// Why.
     #[arg(long, short, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
-    /// How to print it.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
     #[command(flatten)]
-    connection: Connection,
+    common: Common,
 }
 
 impl Revoke {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let authority = self.connection.open().await?;
+        let Common { output, connection } = self.common;
+        let authority = connection.open().await?;
         each(&self.ids, async |_, which| {
             let request = RevokeApprovalRequest {
                 namespace: authority.namespace.clone(),
                 approval_id: authority.find(which, &[ApprovalState::Approved]).await?,
                 reason: self.reason.clone(),
             };
-            let revoked = authority.gate.0.call(
-                Duration::ZERO,
-                |_| request.clone(),
-                |mut approvals, request| async move { approvals.revoke_approval(request).await },
-            );
+            let revoked = authority.ask(request, async |mut approvals, request| {
+                approvals.revoke_approval(request).await
+            });
             let approval = carried(revoked.await?.approval)?;
             let words = format!("revoked: {}\n", shown::operation(&approval));
-            Ok(self.output.print(&RevokeApprovalResponse { approval: Some(approval) }, || words)?)
+            Ok(output.print(&RevokeApprovalResponse { approval: Some(approval) }, || words)?)
         })
         .await
     }
@@ -80,23 +70,20 @@ impl Revoke {
 
 impl Withdraw {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let authority = self.connection.open().await?;
+        let Common { output, connection } = self.common;
+        let authority = connection.open().await?;
         each(&self.ids, async |_, which| {
             let request = WithdrawApprovalRequest {
                 namespace: authority.namespace.clone(),
                 approval_id: authority.find(which, &[ApprovalState::Pending]).await?,
                 reason: self.reason.clone(),
             };
-            let withdrawn = authority.gate.0.call(
-                Duration::ZERO,
-                |_| request.clone(),
-                |mut approvals, request| async move { approvals.withdraw_approval(request).await },
-            );
+            let withdrawn = authority.ask(request, async |mut approvals, request| {
+                approvals.withdraw_approval(request).await
+            });
             let approval = carried(withdrawn.await?.approval)?;
             let words = format!("withdrawn: {}\n", shown::operation(&approval));
-            Ok(self
-                .output
-                .print(&WithdrawApprovalResponse { approval: Some(approval) }, || words)?)
+            Ok(output.print(&WithdrawApprovalResponse { approval: Some(approval) }, || words)?)
         })
         .await
     }

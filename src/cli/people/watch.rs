@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 
 use super::{
-    connection::Connection,
+    connection::Common,
     failure::{Exit, Failure},
     json, lapse,
     list::Where,
@@ -41,11 +41,8 @@ pub(in crate::cli) struct Watch {
     after: Option<String>,
     #[command(flatten)]
     place: Where,
-    /// How to print it.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
     #[command(flatten)]
-    connection: Connection,
+    common: Common,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -61,7 +58,8 @@ enum From {
 
 impl Watch {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let authority = self.connection.open().await?;
+        let Common { output, connection } = self.common;
+        let authority = connection.open().await?;
         let (workspace_ids, include_descendants) = self.place.workspaces();
         let start = match (&self.after, self.from) {
             (Some(_), _) | (None, From::Now) => Start::Unspecified,
@@ -76,7 +74,7 @@ impl Watch {
             include_descendants,
             event_types: Vec::new(),
         });
-        let mut log = Log { output: self.output, pending: HashSet::new() };
+        let mut log = Log { output, pending: HashSet::new() };
         let (mut begun, mut lost) = (false, false);
         loop {
             match subscription.next_or_interruption().await? {

@@ -1,27 +1,15 @@
 //! How the authority is reached: TLS, certificates, and no plaintext by mistake.
 
 use super::{Person, bare, run};
-use crate::{
-    certificates::Authority,
-    database::Database,
-    gate::Token,
-    server::{Process, policy_text, write_deployment},
-};
+use crate::{certificates::Authority, database::Database, gate::Token, server::Process};
 
 #[tokio::test]
 async fn the_authority_is_known_by_its_certificate_and_a_person_may_be() {
     let database = Database::new().await;
     let (servers, people) = (Authority::new("servers"), Authority::new("people"));
-    let folder = tempfile::tempdir().expect("a folder");
-    let mtls = "[server.tls]\ncert = \"server.pem\"\nkey = \"server.key\"\nclient_ca = \"clients.pem\"\n\
-         [auth.mtls]\nsubject = \"dns\"\n";
-    write_deployment(folder.path(), &database.url, mtls);
-    let binding = "\n[[bindings]]\nrole = \"viewer\"\nprincipals = [\"mtls:carla.test\"]\n\
-         workspaces = [\"*\"]\n";
-    std::fs::write(folder.path().join("policy.toml"), policy_text() + binding).expect("written");
-    std::fs::write(folder.path().join("clients.pem"), people.pem()).expect("written");
-    servers.certify(&["localhost"]).write(folder.path());
-    let server = Process::of(folder).await;
+    let shown = servers.certify(&["localhost"]);
+    let viewer = ("viewer", "carla.test");
+    let server = Process::with_certificates(&database.url, &shown, &people, viewer).await;
 
     let own = tempfile::tempdir().expect("a folder");
     let file = |name: &str| own.path().join(name).display().to_string();

@@ -5,11 +5,7 @@ use std::time::Duration;
 use approval_authority::gate::{Builder, Fault, Gate};
 
 use super::{Token, fault, operation, pending};
-use crate::{
-    certificates::Authority,
-    database::Database,
-    server::{Process, policy_text, write_deployment},
-};
+use crate::{certificates::Authority, database::Database, server::Process};
 
 const NAME: &str = "approvals.test";
 
@@ -17,16 +13,9 @@ const NAME: &str = "approvals.test";
 async fn a_gate_knows_its_authority_and_is_known_by_its_certificate() {
     let database = Database::new().await;
     let (authority, clients) = (Authority::new("servers"), Authority::new("clients"));
-    let folder = tempfile::tempdir().expect("a folder");
-    let mtls = "[server.tls]\ncert = \"server.pem\"\nkey = \"server.key\"\nclient_ca = \"clients.pem\"\n\
-         [auth.mtls]\nsubject = \"dns\"\n";
-    write_deployment(folder.path(), &database.url, mtls);
-    let binding = "\n[[bindings]]\nrole = \"requester\"\nprincipals = [\"mtls:backend.test\"]\n\
-         workspaces = [\"*\"]\n";
-    std::fs::write(folder.path().join("policy.toml"), policy_text() + binding).expect("written");
-    std::fs::write(folder.path().join("clients.pem"), clients.pem()).expect("written");
-    authority.certify(&[NAME]).write(folder.path());
-    let server = Process::of(folder).await;
+    let shown = authority.certify(&[NAME]);
+    let requester = ("requester", "backend.test");
+    let server = Process::with_certificates(&database.url, &shown, &clients, requester).await;
 
     let to = || Gate::builder(format!("https://{}", server.address)).server_name(NAME);
     let trusting = || to().authorities(authority.pem());
