@@ -15,7 +15,7 @@ use super::{
 use crate::{approval::Approval, names::Namespace};
 
 /// So many are read at once: to read all of a million the planner would go through the whole history, and sort.
-const CHUNK: i64 = 10_000;
+const CHUNK: i64 = 1_000;
 
 /// Before whom each was brought is told by its events. Before its own workspace it always was, and the first event tells nothing else.
 const PENDING: &str = "-- pending_approvals(): a chunk, oldest first; where they are, and before whom they were brought

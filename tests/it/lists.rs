@@ -64,10 +64,10 @@ impl Held {
                 _ => "delete_workspace",
             };
             let state = match rng.index(0..100) {
-                0..10 => State::Pending,
-                10..20 => State::Denied,
-                20..23 => State::Withdrawn,
-                23..80 => State::Consumed,
+                0..40 => State::Pending,
+                40..50 => State::Denied,
+                50..53 => State::Withdrawn,
+                53..90 => State::Consumed,
                 _ => State::Expired,
             };
             let time = 1_790_000_000_000 - 1_000 * n as u64;

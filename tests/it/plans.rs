@@ -31,9 +31,6 @@ const BESIDE: usize = 20_000;
 /// the thousand workspaces that a list of a large tree looks at.
 const MOST: f64 = 2_000.0;
 
-/// These are asked for all that is open, and read all that is.
-const READ_ALL: [&str; 1] = ["pending_approvals"];
-
 /// What has only `migrate`, or a server that starts, or that reads no table.
 const NOT_SEEN: [&str; 12] = [
     "applied",
@@ -250,7 +247,7 @@ fn plans(log: &PathBuf, from: usize) -> Vec<(String, Value)> {
 }
 
 /// What a plan's nodes did that they should not have.
-fn faults(node: &Value, reads_all: bool, found: &mut Vec<String>) {
+fn faults(node: &Value, found: &mut Vec<String>) {
     let number = |key: &str| {
         node[key].as_f64().unwrap_or(0.0) * node["Actual Loops"].as_f64().unwrap_or(1.0)
     };
@@ -261,14 +258,14 @@ fn faults(node: &Value, reads_all: bool, found: &mut Vec<String>) {
     if large && kind == "Seq Scan" {
         found.push(format!("reads all of {relation}"));
     }
-    if !reads_all && passed_over + number("Actual Rows") > MOST {
+    if passed_over + number("Actual Rows") > MOST {
         found.push(format!(
             "{kind} {relation}: {} rows, {passed_over} passed over",
             number("Actual Rows")
         ));
     }
     for below in node["Plans"].as_array().into_iter().flatten() {
-        faults(below, reads_all, found);
+        faults(below, found);
     }
 }
 
@@ -346,7 +343,7 @@ async fn examine(database: &Database, age: SignedDuration, of_subtree: Start) {
     let plans = plans(&log, usize::try_from(before).expect("fits"));
     let mut all: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (label, plan) in &plans {
-        faults(plan, READ_ALL.contains(&label.as_str()), all.entry(label).or_default());
+        faults(plan, all.entry(label).or_default());
     }
     let labels: Vec<&str> = all.keys().copied().collect();
     println!("{} statements of {} kinds", plans.len(), labels.len());
