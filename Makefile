@@ -8,7 +8,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 checks := fmt check-architecture check-sql test-checks check-go hadolint deploy buf client clippy deny
 
 .DEFAULT_GOAL := run
-.PHONY: run test bench image-test systemd-test lint advisories $(checks) list-checks linker help
+.PHONY: run test bench image-test systemd-test compose-test lint advisories $(checks) list-checks linker help
 
 run: linker ## start the service for trying it out; ARGS="--listen 127.0.0.1:50052" goes to `dev`
 	pg_bin=$$(scripts/postgres) && PG_BIN=$$pg_bin cargo run --locked -- dev $(ARGS)
@@ -23,6 +23,9 @@ bench: linker ## measure; figures of one run belong together
 
 systemd-test: ## test the systemd unit, as root, in a Debian that is booted for it; see scripts/test-systemd
 	cargo build --release --locked && scripts/test-systemd
+
+compose-test: ## test deploy/compose.yaml, with docker and the image it names; see scripts/test-compose
+	scripts/test-compose
 
 image-test: ## test a container image, IMAGE=NAME, with docker, podman or buildah; see scripts/test-image
 	scripts/test-image $(IMAGE)
