@@ -124,7 +124,7 @@ async fn a_call_that_is_taken_back_keeps_its_place_until_its_work_is_done() {
         peer.call(stream, "ListApprovals", "viewer").await;
     }
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-        AND wait_event_type = 'Lock' AND query LIKE '-- list_approvals%'";
+        AND wait_event_type = 'Lock' AND query LIKE '-- list_ids%'";
     until("they wait for the database", async || database.count(waiting).await >= EACH.into())
         .await;
     for stream in (1..).step_by(2).take(EACH as usize) {

@@ -6,11 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use approval_authority::grpc::server::Drained;
+use approval_authority::{
+    embedded::{Cluster, Keep},
+    grpc::server::Drained,
+};
 use futures_util::future::join_all;
 
 use crate::{
-    database::Database,
+    database::{Database, cluster_folder, deploy, installation},
     harness::{TestServer, id},
 };
 
@@ -69,6 +72,29 @@ async fn the_planner_takes_no_table_of_a_new_schema_for_empty() {
         WHERE relnamespace = 'approval_authority'::regnamespace AND reltuples < 1000
             AND relname IN ('approvals', 'verdicts', 'events', 'workspaces')";
     assert_eq!(database.count(taken_for_empty).await, 0);
+}
+
+/// Nor does the first automatic VACUUM or ANALYZE say so, which would come within a minute. This cluster's comes at once.
+#[tokio::test]
+async fn nor_once_it_has_been_looked_after() {
+    let folder = cluster_folder();
+    let settings = &["autovacuum_naptime=1s"];
+    let cluster = Cluster::start(&installation(), &folder, settings, Keep::Nothing).await;
+    let cluster = cluster.expect("a cluster");
+    deploy(&cluster, "approvals").await;
+    let database = Database::of(&cluster, "approvals");
+    let beside = "CREATE TABLE public.beside AS SELECT n FROM generate_series(1, 4000) AS n; DELETE FROM public.beside";
+    database.connect().await.batch_execute(beside).await.expect("something to look after");
+    let looked_after =
+        "SELECT vacuum_count + autovacuum_count FROM pg_stat_user_tables WHERE relname = 'beside'";
+    while database.count(looked_after).await == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let due = "SELECT count(*) FROM pg_stat_user_tables
+        WHERE schemaname = 'approval_authority' AND relname IN ('approvals', 'verdicts', 'events', 'workspaces')
+            AND (autovacuum_count > 0 OR autoanalyze_count > 0 OR n_dead_tup > 50000 OR n_ins_since_vacuum > 50000
+                OR n_mod_since_analyze > 50000)";
+    assert_eq!(database.count(due).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
