@@ -34,6 +34,7 @@ use crate::{
     store::{
         Store,
         listing::{Filter, Selection},
+        workspaces::is_below,
     },
     waiting,
 };
@@ -341,10 +342,7 @@ async fn select(
     };
     let paths = store.paths(namespace, &[asked, roots].concat()).await?;
     let below = |some: &[WorkspaceId], others: &[WorkspaceId]| -> Vec<WorkspaceId> {
-        let is_below = |id: &&WorkspaceId| {
-            paths.get(*id).is_some_and(|path| path.iter().any(|above| others.contains(above)))
-        };
-        some.iter().filter(is_below).cloned().collect()
+        some.iter().filter(|id| is_below(&paths, id, others)).cloned().collect()
     };
     let visible = below(asked, roots);
     // Of two subtrees one lies within the other, or they are apart.

@@ -10,7 +10,7 @@ use super::{
     log::{self, Log},
     rows::{Columns, all_columns, approval, request_columns, standing_columns},
     transaction::Transaction,
-    workspaces::{paths, subtrees},
+    workspaces::{is_below, paths, subtrees},
 };
 use crate::{
     approval::{Approval, State},
@@ -226,10 +226,7 @@ impl List<'_> {
         let workspaces: BTreeSet<&WorkspaceId> = newest.iter().map(|(_, at)| at).collect();
         let workspaces: Vec<WorkspaceId> = workspaces.into_iter().cloned().collect();
         let paths = paths(self.on, self.namespace, &workspaces).await?;
-        let is_below = |at: &WorkspaceId| {
-            paths.get(at).is_some_and(|path| path.iter().any(|above| roots.contains(above)))
-        };
-        let ids = newest.iter().filter(|(_, at)| is_below(at)).map(|(id, _)| *id);
+        let ids = newest.iter().filter(|(_, at)| is_below(&paths, at, roots)).map(|(id, _)| *id);
         let ids: Vec<Uuid> = ids.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect();
         let is_all_there_is = (newest.len() as i64) < MANY;
         Ok((is_all_there_is || ids.len() as i64 == limit).then_some(ids))

@@ -24,6 +24,11 @@ pub struct Workspace {
 /// Workspaces, each with its ancestors: itself first, then the nearest.
 pub type Paths = HashMap<WorkspaceId, Arc<[WorkspaceId]>>;
 
+/// Whether a workspace is one of some, or below one.
+pub fn is_below(paths: &Paths, id: &WorkspaceId, roots: &[WorkspaceId]) -> bool {
+    paths.get(id).is_some_and(|path| path.iter().any(|above| roots.contains(above)))
+}
+
 /// A workspace and its ancestors, nearest first, for each of some workspaces. UNION, not UNION ALL, so that
 /// it ends whatever the tree holds.
 const PATHS: &str = "-- paths(): each workspace with its ancestors
@@ -35,17 +40,30 @@ WITH RECURSIVE path (start, id, distance) AS (
     WHERE w.parent_id IS NOT NULL AND p.distance < 1000)
 SELECT p.start, p.id FROM path AS p ORDER BY p.start, p.distance";
 
-/// Walked no further than for so many.
-const SUBTREES: &str = "-- subtrees(): some workspaces and all below them
-WITH RECURSIVE below (id) AS (
-    SELECT n.id FROM unnest($2::text[]) AS n (id)
+/// `below`: some workspaces of `$1` and all below them, walked by an index no further than is read of it.
+macro_rules! below {
+    ($roots:literal) => {
+        concat!(
+            "WITH RECURSIVE below (id) AS (
+    SELECT n.id FROM unnest(",
+            $roots,
+            "::text[]) AS n (id)
     UNION
     SELECT w.id FROM below AS b
     CROSS JOIN LATERAL (
         SELECT w.id FROM approval_authority.workspaces AS w
         WHERE w.namespace = $1 AND w.parent_id = b.id OFFSET 0
     ) AS w)
-SELECT b.id FROM below AS b LIMIT $3";
+"
+        )
+    };
+}
+
+const SUBTREES: &str = concat!(
+    "-- subtrees(): some workspaces and all below them\n",
+    below!("$2"),
+    "SELECT b.id FROM below AS b LIMIT $3"
+);
 
 /// Without a distance, and so to the root however far it is.
 const ANCESTORS: &str = "-- ancestors(): of a workspace, itself included
@@ -79,19 +97,14 @@ SELECT w.namespace, w.id, w.parent_id, w.display_name FROM approval_authority.wo
 WHERE w.namespace = $1 AND w.id > $2
 ORDER BY w.namespace, w.id LIMIT $3";
 
-const LIST_BELOW: &str = "-- list_workspaces_below(): some workspaces and all below them
-WITH RECURSIVE below (id) AS (
-    SELECT n.id FROM unnest($4::text[]) AS n (id)
-    UNION
-    SELECT w.id FROM below AS b
-    CROSS JOIN LATERAL (
-        SELECT w.id FROM approval_authority.workspaces AS w
-        WHERE w.namespace = $1 AND w.parent_id = b.id OFFSET 0
-    ) AS w)
-SELECT w.namespace, w.id, w.parent_id, w.display_name FROM below AS b
+const LIST_BELOW: &str = concat!(
+    "-- list_workspaces_below(): some workspaces and all below them\n",
+    below!("$4"),
+    "SELECT w.namespace, w.id, w.parent_id, w.display_name FROM below AS b
 JOIN approval_authority.workspaces AS w ON w.namespace = $1 AND w.id = b.id
 WHERE w.id > $2
-ORDER BY w.namespace, w.id LIMIT $3";
+ORDER BY w.namespace, w.id LIMIT $3"
+);
 
 impl Store {
     /// Creates a workspace or replaces its parent and display name. It has to be `open` for a change, by itself and
