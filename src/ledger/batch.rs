@@ -20,6 +20,7 @@ use crate::{
     store::{
         Failure, Store,
         batch::{self, Found},
+        transaction::Transaction,
     },
     traces,
 };
@@ -71,12 +72,6 @@ async fn run_together(shared: &Arc<Shared>, namespace: &Namespace, mut jobs: Vec
                 answer(shared, namespace, jobs, decided);
                 return Vec::new();
             }
-            Err(Failure::NoLog) => {
-                if let Err(failure) = shared.store.create_log(namespace).await {
-                    refuse(jobs, failure);
-                    return Vec::new();
-                }
-            }
             Err(failure @ (Failure::Fault(_) | Failure::Busy(_))) if jobs.len() > 1 => {
                 tracing::warn!(%failure, "a batch failed and its commands are run each by itself");
                 return jobs;
@@ -122,8 +117,7 @@ async fn attempt(
     let ids: Vec<Uuid> = jobs.iter().flat_map(Job::approvals).collect();
     let kept: Vec<Uuid> = jobs.iter().filter_map(Job::kept).collect();
     let Shared { store, counts, .. } = shared;
-    let tx = store.begin().await?;
-    let found = tx.patiently(batch::lock_and_read(&tx, namespace, &ids, &calls, &kept)).await?;
+    let (tx, found) = begin(store, namespace, &ids, &calls, &kept).await?;
     let mut decided = decide(jobs, found);
     let events: Vec<Event> = events_of(&decided);
     let noted: Vec<&Approval> = decided.iter().filter_map(Decided::noted).collect();
@@ -160,6 +154,28 @@ async fn attempt(
     }
     happened.for_each(|event| counts.event(event));
     Ok(decided)
+}
+
+/// Begins a transaction that holds and has read what the batch stands on. The first of a namespace finds no log to
+/// lock, and sees to it that there is one.
+async fn begin(
+    store: &Store,
+    namespace: &Namespace,
+    ids: &[Uuid],
+    calls: &[&Require],
+    kept: &[Uuid],
+) -> Result<(Transaction, Found), Failure> {
+    loop {
+        let tx = store.begin().await?;
+        match tx.patiently(batch::lock_and_read(&tx, namespace, ids, calls, kept)).await {
+            Ok(found) => return Ok((tx, found)),
+            Err(Failure::NoLog) => {
+                tx.rollback().await?;
+                store.create_log(namespace).await?;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
 }
 
 /// Whether a batch whose COMMIT was not answered was committed: an error says that it was not, or that it

@@ -53,14 +53,13 @@ async fn what_the_gate_said_and_what_people_did_is_counted() {
         assert_eq!(page[&count], times, "{decision}");
     }
     assert_eq!(page["approval_authority_database_pool_limit"], 8.0);
-    // The transaction that found no log in the namespace was given up, and its connection with it.
     let connections = |page: &BTreeMap<String, f64>| {
         ["connections_made_total", "pool_connections", "connections_failed_total"]
             .map(|name| page[&format!("approval_authority_database_{name}")])
     };
     until_page(admin, |page| {
         let [made, held, failed] = connections(page);
-        made == held + 1.0 && failed == 0.0
+        made == held && failed == 0.0
     })
     .await;
 }
@@ -101,7 +100,8 @@ async fn what_waits_for_the_database_shows() {
     for call in asked {
         call.await.expect("no panic").expect("held");
     }
-    until_page(admin, |page| page[lag] == 0.0 && pool(page) == [8.0, 0.0, 0.0]).await;
+    // How many are left depends on which of them waited for longer than one may.
+    until_page(admin, |page| page[lag] == 0.0 && matches!(pool(page), [_, 0.0, 0.0])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
