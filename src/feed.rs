@@ -16,6 +16,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use crate::{
     digest::RequestHash,
     error::Error,
+    lasting::lasting,
     metrics::{Follows, Measures, Read},
     names::Namespace,
     store::{
@@ -103,10 +104,10 @@ impl Feed {
     /// Keeps the feed moving until it is dropped: passes wake-ups on, in both directions, and polls.
     pub async fn run(&self) {
         tokio::join!(
-            self.store.send_wake_ups(),
-            self.receive_wake_ups(),
-            self.pass_wake_ups_on(),
-            self.poll()
+            lasting("sending wake-ups", || self.store.send_wake_ups()),
+            lasting("receiving wake-ups", || self.receive_wake_ups()),
+            lasting("passing wake-ups on", || self.pass_wake_ups_on()),
+            lasting("polling the logs", || self.poll())
         );
     }
 
@@ -134,7 +135,11 @@ impl Feed {
         });
         tails.insert(namespace.clone(), Arc::downgrade(&tail));
         let (store, counts) = (self.ahead.clone(), self.counts.clone());
-        tokio::spawn(follow(store, namespace.clone(), Arc::downgrade(&tail), counts));
+        let (namespace, followed) = (namespace.clone(), Arc::downgrade(&tail));
+        tokio::spawn(async move {
+            let work = || follow(&store, &namespace, &followed, &counts);
+            lasting("following a log", work).await;
+        });
         tail
     }
 
@@ -208,14 +213,14 @@ impl Feed {
 }
 
 /// The tailer: publishes what is new whenever it is woken, until nobody follows the log any more.
-async fn follow(store: Store, namespace: Namespace, tail: Weak<Tail>, counts: Follows) {
+async fn follow(store: &Store, namespace: &Namespace, tail: &Weak<Tail>, counts: &Follows) {
     let Some(wake) = tail.upgrade().map(|tail| tail.wake.clone()) else {
         return;
     };
     loop {
         {
             let Some(tail) = tail.upgrade() else { return };
-            if let Err(error) = publish(&store, &namespace, &tail).await {
+            if let Err(error) = publish(store, namespace, &tail).await {
                 counts.failures.inc();
                 tracing::info!(%error, %namespace, "the log cannot be read; trying again");
                 tokio::time::sleep(BACKOFF).await;

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::{
     error::Error,
+    lasting::lasting,
     ledger::Ledger,
     metrics::{Measures, Rounds},
     store::{Failure, Store},
@@ -53,9 +54,9 @@ impl Keeper {
     /// Works until it is dropped.
     pub async fn run(&self) {
         tokio::join!(
-            self.keep_time(),
-            retention::run(&self.store, self.retention, &self.counts),
-            pending::run(&self.store, &self.counts)
+            lasting("keeping deadlines", || self.keep_time()),
+            lasting("retention", || retention::run(&self.store, self.retention, &self.counts)),
+            lasting("counting", || pending::run(&self.store, &self.counts))
         );
     }
 

@@ -65,6 +65,8 @@ pub mod grpc;
 #[cfg(feature = "server")]
 pub mod keeper;
 #[cfg(feature = "server")]
+pub mod lasting;
+#[cfg(feature = "server")]
 pub mod ledger;
 #[cfg(feature = "server")]
 pub mod metrics;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::{self, Server as Transport};
 
 use super::{
@@ -128,15 +128,9 @@ impl Server {
         let stopped = draining.clone().cancelled_owned();
         let connections = connections(listener, self.tls, self.limits);
         let serving = router.serve_with_incoming_shutdown(connections, stopped);
-        let following = tokio::spawn(async move { feed.run().await });
-        let keeping = tokio::spawn(async move { keeper.run().await });
-
-        let ended = tokio::select! {
-            ended = drive(serving, shutdown, &draining, &health, self.drain_grace) => ended,
-        };
-        following.abort();
-        keeping.abort();
-        ended
+        let _following = AbortOnDropHandle::new(tokio::spawn(async move { feed.run().await }));
+        let _keeping = AbortOnDropHandle::new(tokio::spawn(async move { keeper.run().await }));
+        drive(serving, shutdown, &draining, &health, self.drain_grace).await
     }
 }
 

@@ -29,24 +29,28 @@ pub(super) async fn run(store: &Store, retention: Retention, counts: &Rounds) {
         let done = one_round(store, retention).await;
         counts.ended("retention", &done);
         if let Err(failure) = done {
-            tracing::warn!(%failure, "retention could not go on; the next round will");
+            tracing::warn!(%failure, "not all that is old could be deleted; the next round will");
         }
         tokio::time::sleep(INTERVAL).await;
     }
 }
 
+/// Cuts and clears every log that it is time for; what could not be is told at the end.
 async fn one_round(store: &Store, retention: Retention) -> Result<(), Failure> {
+    let mut done = Ok(());
     for namespace in store.logs_to_cut(retention.events).await? {
         if let Err(failure) = cut(store, &namespace, retention.events).await {
-            tracing::warn!(%failure, %namespace, "the log could not be cut; the next round will");
+            tracing::warn!(%failure, %namespace, "the log could not be cut");
+            done = Err(failure);
         }
     }
     for namespace in store.logs_to_clear(retention.closed_approvals).await? {
         if let Err(failure) = clear(store, &namespace, retention.closed_approvals).await {
-            tracing::warn!(%failure, %namespace, "old approvals could not be deleted; the next round will");
+            tracing::warn!(%failure, %namespace, "old approvals could not be deleted");
+            done = Err(failure);
         }
     }
-    Ok(())
+    done
 }
 
 async fn cut(store: &Store, namespace: &Namespace, age: SignedDuration) -> Result<(), Failure> {

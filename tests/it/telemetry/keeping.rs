@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{numbers, until_page};
-use crate::{database::Database, server::Process};
+use crate::{database::Database, server::Process, service::Service};
 
 /// Writes approvals that are pending. `which` is a query for the namespace of each, a number within it, and since when it waits.
 async fn fill(database: &Database, which: &str) {
@@ -104,5 +104,35 @@ async fn a_round_that_fails_is_no_run() {
     let page = numbers(admin).await;
     for last in each(&page, last) {
         assert!((before..=now()).contains(&last), "{last}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_round_in_which_one_log_was_not_seen_to_is_no_run() {
+    let service = Service::new().await;
+    service.pending().await;
+    service.database.move_clock("91 days").await;
+    let owner = service.database.connect().await;
+    for function in
+        ["cut_log(text, bigint, integer)", "clear_approvals(text, bigint, uuid, integer)"]
+    {
+        let may = async |word: &str, to: &str| {
+            let function = format!("EXECUTE ON FUNCTION approval_authority.{function}");
+            let statement = format!("{word} {function} {to} approval_authority_service");
+            owner.batch_execute(&statement).await.expect("done");
+        };
+        may("REVOKE", "FROM").await;
+        let mut process = Process::serve(&service.database.url).await;
+        let admin = process.admin().await;
+        let of = |page: &BTreeMap<String, f64>, name: &str| {
+            let series = format!("approval_authority_keeper_{name}{{work=\"retention\"}}");
+            // The page is there before the keeper is.
+            page.get(&series).copied().unwrap_or_default()
+        };
+        until_page(admin, |page| of(page, "failures_total") > 0.0).await;
+        let last = of(&numbers(admin).await, "last_run_timestamp_seconds");
+        assert_eq!(last, 0.0, "{function}");
+        may("GRANT", "TO").await;
+        until_page(admin, |page| of(page, "last_run_timestamp_seconds") > 0.0).await;
     }
 }
