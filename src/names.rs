@@ -5,6 +5,9 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "server")]
+use unicode_normalization::UnicodeNormalization;
+
 use crate::visible::is_invisible;
 
 /// Longest workspace id, in bytes.
@@ -139,18 +142,22 @@ impl OnBehalfOf {
         Self(name.into())
     }
 
-    /// Whether this may be a name of the principal. A backend spells people as its own directory does, so case,
-    /// another source's prefix and a mail domain make no difference. It can only be too cautious: what it takes
-    /// for the same person may not approve.
+    /// Whether this may be a name of the principal. A backend spells people as its own directory does, so case, white
+    /// space, another source's prefix and a mail domain make no difference, nor does which of Unicode's ways of writing the
+    /// same characters is used. What it takes for the same person may not approve.
+    #[cfg(feature = "server")]
     pub fn may_name(&self, principal: &Principal) -> bool {
         let names = readings(self.as_str());
         readings(principal.as_str()).iter().any(|name| names.contains(name))
     }
 }
 
-/// A name as it stands, without its source, and without its mail domain; in lower case.
+/// A name as it stands, without its source, and without its mail domain; in lower case and in Unicode's normal form KC
+/// (UAX 15), by which full-width letters, ligatures and composed accents are those that they stand for.
+#[cfg(feature = "server")]
 fn readings(name: &str) -> [String; 3] {
-    let whole = name.to_lowercase();
+    let normal: String = name.nfkc().flat_map(char::to_lowercase).nfkc().collect();
+    let whole = normal.split_whitespace().collect::<Vec<_>>().join(" ");
     let subject = whole.rsplit(':').next().unwrap_or(&whole).trim().to_owned();
     let local = subject.split('@').next().unwrap_or(&subject).to_owned();
     [whole, subject, local]
@@ -270,15 +277,31 @@ mod tests {
     #[test]
     fn a_person_is_known_however_a_backend_spells_the_name() {
         let alice = Principal::parse("tokens:alice").expect("well-formed");
-        for name in
-            ["alice", "Alice", "tokens:alice", "TOKENS:alice", "corp:alice", "alice@corp.example"]
-        {
+        for name in [
+            "alice",
+            "Alice",
+            "tokens:alice",
+            "TOKENS:alice",
+            "corp:alice",
+            "alice@corp.example",
+            "ａｌｉｃｅ",
+        ] {
             assert!(OnBehalfOf::parse(name).expect("well-formed").may_name(&alice), "{name}");
         }
         for name in ["bob", "alice2", "tokens:bob", "malice"] {
             assert!(!OnBehalfOf::parse(name).expect("well-formed").may_name(&alice), "{name}");
         }
-        for name in ["alice ", " alice", "alice\u{200b}", "al\u{ad}ice"] {
+        for (name, subject) in [
+            ("jose\u{301}", "José"),
+            ("Sam  Smith", "sam smith"),
+            ("山田\u{3000}太郎", "山田 太郎"),
+        ] {
+            let principal = Principal::new("tokens", subject).expect("well-formed");
+            assert!(OnBehalfOf::parse(name).expect("well-formed").may_name(&principal), "{name}");
+        }
+        for name in
+            ["alice ", " alice", "alice\u{200b}", "al\u{ad}ice", "alice\u{1d173}", "sam\u{a0}smith"]
+        {
             assert!(OnBehalfOf::parse(name).is_err(), "{name:?}");
         }
     }
