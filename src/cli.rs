@@ -147,5 +147,9 @@ pub fn main() -> ExitCode {
 }
 
 fn in_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(command);
+    // A file that is being read from where nothing comes must not keep it from ending.
+    runtime.shutdown_background();
+    done
 }

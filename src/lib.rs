@@ -63,6 +63,8 @@ pub mod gate;
 #[cfg(feature = "server")]
 pub mod grpc;
 #[cfg(feature = "server")]
+pub mod json;
+#[cfg(feature = "server")]
 pub mod keeper;
 #[cfg(feature = "server")]
 pub mod lasting;

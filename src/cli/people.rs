@@ -10,6 +10,7 @@ use self::failure::Failure;
 mod connection;
 mod decide;
 mod failure;
+mod fold;
 mod generate;
 mod json;
 mod lapse;

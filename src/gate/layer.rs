@@ -10,8 +10,12 @@
 //! | 400 | `{"status":"invalid","reason"}` | the operation cannot be asked for |
 //! | 503 | `{"status":"unavailable","reason"}` | the authority's word could not be had; why is in the log |
 //!
+//! The function sees the head of a request and not its body. Where the body decides what is done, have the handler read it and
+//! ask [`Gate::require`] with what it says in the context, and answer with [`response`] what is held.
+//!
 //! What is let through carries a [`Clearance`] among its extensions. A handler that takes what it acts on from there acts
-//! on what was approved, and cannot be reached by a way around the layer.
+//! on what was approved, and cannot be reached by a way around the layer. What became of it is put on record by what the handler
+//! answers: 2xx and 303 (see other) as succeeded, 4xx and 5xx as failed, anything else and no answer as unknown.
 
 use std::{
     mem,
@@ -122,12 +126,21 @@ where
             let mut account = Account { permit: Some(permit), report: Report::Unknown };
             let answered = inner.call(Request::from_parts(parts, body)).await;
             account.report = match &answered {
-                Ok(answered) if answered.status().is_success() => Report::Succeeded,
-                Ok(_) => Report::Failed,
+                Ok(answered) => became(answered.status()),
                 Err(_) => Report::Unknown,
             };
             answered
         })
+    }
+}
+
+/// What became of an operation, by the answer of its handler.
+fn became(status: StatusCode) -> Report {
+    match status {
+        StatusCode::SEE_OTHER => Report::Succeeded,
+        status if status.is_success() => Report::Succeeded,
+        status if status.is_client_error() || status.is_server_error() => Report::Failed,
+        _ => Report::Unknown,
     }
 }
 

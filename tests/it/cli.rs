@@ -9,7 +9,7 @@ use std::{
 };
 
 use approval_authority::proto::{Approval, RequireApprovalRequest};
-use nix::pty::openpty;
+use nix::pty::{Winsize, openpty};
 use tokio::{
     process::{Child, Command},
     sync::mpsc,
@@ -66,6 +66,12 @@ impl Person {
     pub fn types(&self, arguments: &[&str]) -> Terminal {
         Terminal::start(self.command(arguments))
     }
+
+    /// On a terminal of so many columns.
+    pub fn types_within(&self, columns: u16, arguments: &[&str]) -> Terminal {
+        let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        Terminal::of_size(Some(&size), self.command(arguments))
+    }
 }
 
 /// The program, without what this test run's own environment says to it.
@@ -94,8 +100,12 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    pub fn start(mut command: Command) -> Self {
-        let terminal = openpty(None, None).expect("a terminal");
+    pub fn start(command: Command) -> Self {
+        Self::of_size(None, command)
+    }
+
+    fn of_size(size: Option<&Winsize>, mut command: Command) -> Self {
+        let terminal = openpty(size, None).expect("a terminal");
         let end = || Stdio::from(terminal.slave.try_clone().expect("a copy"));
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("the program");
         // The last copies of the terminal's end are the program's.

@@ -1,15 +1,10 @@
-//! A JSON object of a token, in which no member stands twice: two readers could each take another of them for true.
-
-use std::fmt;
+//! A JSON object of a token.
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error, MapAccess, Visitor},
-};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, error::Category};
 
 use super::Refusal;
+use crate::json;
 
 /// The members.
 pub(super) struct Members(Map<String, Value>);
@@ -17,10 +12,14 @@ pub(super) struct Members(Map<String, Value>);
 impl Members {
     /// Reads an object; the error says what is wrong without saying what stands there.
     pub(super) fn parse(json: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(json).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => "no object, or a member stands twice".to_owned(),
-            _ => "no JSON".to_owned(),
-        })
+        match json::parse(json) {
+            Ok(Value::Object(members)) => Ok(Self(members)),
+            Ok(_) => Err("no object".to_owned()),
+            Err(error) if error.classify() == Category::Data => {
+                Err("a member stands twice".to_owned())
+            }
+            Err(_) => Err("no JSON".to_owned()),
+        }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
@@ -57,28 +56,4 @@ impl Members {
 
 fn wrong(name: &str, expected: &str) -> Refusal {
     Refusal::Malformed(format!("{name} is not {expected}"))
-}
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Once;
-        impl<'de> Visitor<'de> for Once {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut given: A) -> Result<Members, A::Error> {
-                let mut members = Map::new();
-                while let Some((name, value)) = given.next_entry::<String, Value>()? {
-                    if members.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a member stands twice"));
-                    }
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Once)
-    }
 }

@@ -10,6 +10,7 @@ use nix::sys::termios::{FlushArg, tcflush};
 use super::{
     connection::{Authority, Common, carried},
     failure::{Exit, Failure},
+    fold::fitted,
     lapse, shown,
     which::{Which, each},
 };
@@ -116,7 +117,13 @@ async fn give(
         };
         let decided = verdict.send(id, hash).await?;
         let words = in_words(decided.approval.as_ref());
-        Ok(output.print(&decided, || words)?)
+        let state = decided.approval.as_ref().map(Approval::state).unwrap_or_default();
+        output.print(&decided, || words)?;
+        if is_void(decision, state) {
+            let state = shown::state_name(state);
+            return Err(Failure::new(Exit::MovedOn, format!("it is {state} since")));
+        }
+        Ok(())
     })
     .await
 }
@@ -125,7 +132,8 @@ impl Verdict {
     /// Shows all of what is decided and asks; the hash of what was shown, if the answer is yes.
     fn confirmed(&self, approval: &Approval) -> Result<String, Failure> {
         let mut terminal = anstream::stderr().lock();
-        writeln!(terminal, "{}", shown::whole(approval)?)?;
+        let show = |text: &str| fitted(text, io::stderr());
+        writeln!(terminal, "{}", show(&shown::whole(approval)?))?;
         shown::bound(approval)?;
         if approval.state() != ApprovalState::Pending {
             let state = shown::state_name(approval.state());
@@ -133,11 +141,13 @@ impl Verdict {
         }
         // What was typed before this could be read is no answer to it.
         tcflush(io::stdin(), FlushArg::TCIFLUSH).map_err(io::Error::from)?;
-        let (question, no) = match self.decision {
-            Decision::Approve => ("Approve this?", "not approved"),
-            _ => ("Deny this?", "not denied"),
+        let (verb, no) = match self.decision {
+            Decision::Approve => ("Approve", "not approved"),
+            _ => ("Deny", "not denied"),
         };
-        write!(terminal, "{question} [y/N] ")?;
+        // What it begins with may have been scrolled away by a long context.
+        let question = format!("{verb} {}? [y/N] ", shown::question(approval));
+        write!(terminal, "{}", show(&question))?;
         terminal.flush()?;
         let mut answer = String::new();
         if io::stdin().lock().read_line(&mut answer)? == 0 {
@@ -166,6 +176,18 @@ impl Verdict {
             .ask(request, async |mut approvals, request| approvals.decide(request).await);
         let approval = carried(decided.await?.approval)?;
         Ok(DecideResponse { approval: Some(approval) })
+    }
+}
+
+/// Whether an approval is in a state in which this verdict, that was given before, is worth nothing any more.
+fn is_void(decision: Decision, state: ApprovalState) -> bool {
+    match state {
+        ApprovalState::Pending | ApprovalState::Approved | ApprovalState::Consumed => false,
+        ApprovalState::Denied => decision != Decision::Deny,
+        ApprovalState::Unspecified
+        | ApprovalState::Expired
+        | ApprovalState::Withdrawn
+        | ApprovalState::Revoked => true,
     }
 }
 

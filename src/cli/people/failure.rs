@@ -1,9 +1,15 @@
 //! Why a command did not do what it was asked to, in plain words, and the exit code that tells scripts so.
 
-use std::{error::Error, fmt::Display, io, process::ExitCode};
+use std::{
+    error::Error,
+    fmt::Display,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use tonic::Status;
 
+use super::fold::fitted;
 use crate::{
     gate::{self, Fault},
     proto::ErrorReason,
@@ -64,7 +70,9 @@ impl Failure {
 
     pub(super) fn tell(&self) -> ExitCode {
         if !self.message.is_empty() {
-            eprintln!("approval-authority: {}", self.message);
+            let words = format!("approval-authority: {}\n", self.message);
+            // Where nobody can be told, the exit code says what it can.
+            let _ = io::stderr().write_all(fitted(&words, io::stderr()).as_bytes());
         }
         ExitCode::from(self.exit as u8)
     }

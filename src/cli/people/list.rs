@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
-use unicode_width::UnicodeWidthChar;
+use unicode_width::UnicodeWidthStr;
 
 use super::{
     connection::Common,
@@ -189,10 +189,10 @@ fn beginning(text: &str) -> String {
     let mut width = 0;
     let mut kept = String::new();
     for c in text.chars() {
-        width += c
-            .width()
-            .unwrap_or(0)
-            .max(Visible(c.encode_utf8(&mut [0; 4])).to_string().len().min(1));
+        width += match c {
+            ' ' => 1,
+            c => Visible(c.encode_utf8(&mut [0; 4])).to_string().width(),
+        };
         if width > REASON {
             kept.push('…');
             break;
@@ -200,4 +200,22 @@ fn beginning(text: &str) -> String {
         kept.push(c);
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_takes_no_more_room_than_there_is() {
+        let wide = "削".repeat(REASON);
+        let spelt_out = "\u{e0041}".repeat(REASON);
+        let words = "a reason ".repeat(REASON);
+        for (text, kept) in [(&wide, 30), (&spelt_out, 6), (&words, 60)] {
+            let cell = beginning(text);
+            assert_eq!(cell.chars().count(), kept + 1, "{cell}");
+            assert!(Visible(&cell).to_string().width() <= REASON + 1, "{cell}");
+        }
+        assert_eq!(beginning("why not"), "why not");
+    }
 }

@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use prost::{Message, Name};
 
-use super::json;
+use super::{fold::fitted, json};
 use crate::proto::ApprovalState;
 
 /// Colours reach only a terminal, and not with NO_COLOR: anstream takes them away.
@@ -31,13 +31,18 @@ impl Output {
     ) -> io::Result<()> {
         match self {
             Self::Text => text(&words()),
-            Self::Json => text(&(json::pretty(message)? + "\n")),
+            Self::Json => plain(&(json::pretty(message)? + "\n")),
         }
     }
 }
 
-/// Prints text with colours in it.
+/// Prints text for people, with colours in it.
 pub(super) fn text(text: &str) -> io::Result<()> {
+    plain(&fitted(text, io::stdout()))
+}
+
+/// Prints what programs read.
+pub(super) fn plain(text: &str) -> io::Result<()> {
     let mut stdout = anstream::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()

@@ -2,8 +2,8 @@
 
 use std::{fs, time::Duration};
 
-use clap::Args;
-use serde_json::Value;
+use clap::{Args, builder::NonEmptyStringValueParser};
+use serde_json::{Value, error::Category};
 use uuid::Uuid;
 
 use super::{
@@ -18,6 +18,7 @@ use crate::{
         Operation,
         answer::{self, Answer},
     },
+    json,
     proto::{Approval, RequireApprovalResponse},
     visible::Visible,
 };
@@ -26,6 +27,9 @@ use crate::{
 #[command(after_help = "\
 The exit code is 0 only if the operation may be executed, now and once: 3 while people have not decided, 5 if they said
 no. See the man page, or the README, for the others.
+
+With --idempotency-key it is 0 again for the same attempt, for ten minutes, if its answer was lost: repeat only what you
+know was not executed. As JSON, such an answer is \"replayed\".
 
 Examples:
   approval-authority require w1 delete_workspace --reason \"nobody has used it since May\" --wait 30s
@@ -49,7 +53,7 @@ pub(in crate::cli) struct Require {
     #[arg(long, value_name = "DURATION", value_parser = wait, default_value = "0s", hide_default_value = true)]
     wait: Duration,
     /// Names this attempt, so that it can be repeated if the answer is lost [default: a new one]
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     idempotency_key: Option<String>,
     #[command(flatten)]
     common: Common,
@@ -58,7 +62,10 @@ pub(in crate::cli) struct Require {
 fn context(text: &str) -> Result<Value, String> {
     let read = |file: &str| fs::read_to_string(file).map_err(|error| error.to_string());
     let text = text.strip_prefix('@').map_or_else(|| Ok(text.to_owned()), read)?;
-    serde_json::from_str(&text).map_err(|error| format!("is no JSON: {error}"))
+    json::parse(text.as_bytes()).map_err(|error| match error.classify() {
+        Category::Data => error.to_string(),
+        _ => format!("is no JSON: {error}"),
+    })
 }
 
 fn wait(text: &str) -> Result<Duration, String> {
@@ -83,17 +90,24 @@ impl Require {
             operation = operation.namespace(authority.namespace);
         }
         let asked = operation.ask()?;
+        // An attempt of this run's alone has executed nothing yet, however often it had to be asked about.
+        let is_another_run = self.idempotency_key.is_some();
         let key = self.idempotency_key.unwrap_or_else(|| Uuid::new_v4().to_string());
+        let repeat = format!("repeat it with --idempotency-key {key}");
         let given = authority.gate.put(&asked, &key).await.map_err(|fault| {
             let failure = Failure::from(fault);
             match failure.exit {
                 // It may have been let through, and nobody but this attempt can find out.
-                Exit::TryAgain => failure.and(&format!("repeat it with --idempotency-key {key}")),
+                Exit::TryAgain => failure.and(&repeat),
                 _ => failure,
             }
         })?;
-        let (exit, words) = told(answer::read(&asked, given.clone())?, given.replayed);
-        output.print::<RequireApprovalResponse>(&given, || words)?;
+        let replayed = given.replayed && is_another_run;
+        let (exit, words) = told(answer::read(&asked, given.clone())?, replayed);
+        output.print::<RequireApprovalResponse>(&given, || words).map_err(|error| {
+            let why = format!("there is an answer, and it could not be printed: {error}");
+            Failure::new(Exit::Failure, why).and(&repeat)
+        })?;
         exit.map_or(Ok(()), |exit| Err(Failure::told(exit)))
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     failure::{Exit, Failure},
+    fold::INDENT,
     json, lapse,
     output::{LABEL, colour},
     which::short,
@@ -98,6 +99,12 @@ pub(super) fn operation(approval: &Approval) -> String {
     format!("{}  {action} in {workspace}", short(&approval.id))
 }
 
+/// What is asked for, and by whom, in the words of a question.
+pub(super) fn question(approval: &Approval) -> String {
+    let (action, workspace) = (Visible(&approval.action), Visible(&approval.workspace_id));
+    format!("{action} in {workspace}, as {} asks", Visible(&requester(approval)))
+}
+
 /// Who asks, and in whose name.
 pub(super) fn requester(approval: &Approval) -> String {
     match approval.on_behalf_of.as_str() {
@@ -134,9 +141,6 @@ fn context(approval: &Approval) -> Result<String, Failure> {
         serde_json::from_str(canonical.as_str()).map_err(|error| unreadable(error.to_string()))?;
     Ok(json::pretty_value(&Value::Object(members))?)
 }
-
-/// Where values begin, below one another.
-const INDENT: &str = "             ";
 
 /// Labels, and what stands beside them.
 struct Lines(String);

@@ -3,14 +3,14 @@
 use clap::Args;
 
 use super::{
-    connection::{Common, carried},
-    failure::Failure,
+    connection::{Authority, Common, carried},
+    failure::{Exit, Failure},
     shown,
     which::{Which, each},
 };
 use crate::proto::{
-    ApprovalState, RevokeApprovalRequest, RevokeApprovalResponse, WithdrawApprovalRequest,
-    WithdrawApprovalResponse,
+    Approval, ApprovalState, RevokeApprovalRequest, RevokeApprovalResponse,
+    WithdrawApprovalRequest, WithdrawApprovalResponse,
 };
 
 #[derive(Args)]
@@ -57,10 +57,12 @@ impl Revoke {
                 approval_id: authority.find(which, &[ApprovalState::Approved]).await?,
                 reason: self.reason.clone(),
             };
+            let id = request.approval_id.clone();
             let revoked = authority.ask(request, async |mut approvals, request| {
                 approvals.revoke_approval(request).await
             });
-            let approval = carried(revoked.await?.approval)?;
+            let revoked = revoked.await.map(|answer| answer.approval);
+            let approval = authority.taken_back(&id, revoked, ApprovalState::Revoked).await?;
             let words = format!("revoked: {}\n", shown::operation(&approval));
             Ok(output.print(&RevokeApprovalResponse { approval: Some(approval) }, || words)?)
         })
@@ -78,13 +80,35 @@ impl Withdraw {
                 approval_id: authority.find(which, &[ApprovalState::Pending]).await?,
                 reason: self.reason.clone(),
             };
+            let id = request.approval_id.clone();
             let withdrawn = authority.ask(request, async |mut approvals, request| {
                 approvals.withdraw_approval(request).await
             });
-            let approval = carried(withdrawn.await?.approval)?;
+            let withdrawn = withdrawn.await.map(|answer| answer.approval);
+            let approval = authority.taken_back(&id, withdrawn, ApprovalState::Withdrawn).await?;
             let words = format!("withdrawn: {}\n", shown::operation(&approval));
             Ok(output.print(&WithdrawApprovalResponse { approval: Some(approval) }, || words)?)
         })
         .await
+    }
+}
+
+impl Authority {
+    /// The approval as it was taken back. The answer to a call can be lost, and the call that is made again is refused then,
+    /// since the first has done it already: what counts is that it is done.
+    async fn taken_back(
+        &self,
+        id: &str,
+        called: Result<Option<Approval>, Failure>,
+        state: ApprovalState,
+    ) -> Result<Approval, Failure> {
+        match called {
+            Ok(approval) => carried(approval),
+            Err(failure) if failure.exit == Exit::MovedOn => match self.get(id).await {
+                Ok(approval) if approval.state() == state => Ok(approval),
+                Ok(_) | Err(_) => Err(failure),
+            },
+            Err(failure) => Err(failure),
+        }
     }
 }

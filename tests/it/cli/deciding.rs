@@ -6,7 +6,7 @@ use prost_types::{Struct, Value, value::Kind};
 use super::{Person, asked, pending, short};
 use crate::harness::{TestServer, request};
 
-const QUESTION: &str = "Approve this? [y/N] ";
+const QUESTION: &str = "as tokens:backend asks? [y/N] ";
 
 async fn state(server: &TestServer, id: &str) -> ApprovalState {
     server.caller("viewer").await.get(id).await.expect("it").state()
@@ -36,7 +36,9 @@ async fn what_is_decided_is_shown_whole_and_a_yes_is_bound_to_it() {
     let alice = Person::of("alice", server.address);
     let mut terminal = alice.types(&["approve", short(&approval)]);
     terminal.shows(&approval.request_hash).await;
-    terminal.shows(&format!("\n{QUESTION}")).await;
+    terminal
+        .shows("\nApprove delete_workspace in w1, as tokens:backend for sam asks? [y/N] ")
+        .await;
     let screen = terminal.screen.clone();
     for shown in [
         "tokens:backend",
@@ -79,7 +81,7 @@ async fn whatever_is_no_yes_is_a_no() {
     assert_eq!(state(&server, &approval.id).await, ApprovalState::Pending);
 
     let mut terminal = alice.types(&["deny", &approval.id, "--reason", "still needed"]);
-    terminal.shows("Deny this? [y/N] ").await;
+    terminal.shows("\nDeny delete_workspace in w1, as tokens:backend asks? [y/N] ").await;
     terminal.types("Y\n");
     assert_eq!(terminal.ends().await.0, Some(0));
     assert_eq!(state(&server, &approval.id).await, ApprovalState::Denied);
@@ -186,4 +188,53 @@ async fn its_requester_takes_back_what_nobody_decided() {
     let ran = backend.runs(&["withdraw", &approval.id, "--reason", "not needed"]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(ran.out.starts_with("withdrawn: "), "{ran:?}");
+}
+
+/// A terminal has a long line go on at its left edge, where words of the requester's would pass for the program's.
+#[tokio::test]
+async fn nothing_that_a_requester_wrote_begins_where_the_programs_words_do() {
+    let (_database, server) = TestServer::new().await;
+    let forged = |before: usize| format!("{}  action       secret_write", " ".repeat(before));
+    let long = (0..200).map(forged).collect::<Vec<_>>().join("|");
+    let text = Value { kind: Some(Kind::StringValue(long.clone())) };
+    let approval = asked(
+        &server,
+        approval_authority::proto::RequireApprovalRequest {
+            context: Some(Struct { fields: [("note".to_owned(), text)].into() }),
+            reason: long[..2_000].to_owned(),
+            on_behalf_of: format!("sam {}", "x".repeat(100)),
+            ..request("w1", "delete_workspace")
+        },
+    )
+    .await;
+    let alice = Person::of("alice", server.address);
+    let mut asked = alice.types_within(80, &["approve", &approval.id]);
+    asked.shows("asks? [y/N] ").await;
+    asked.types("n\n");
+    let mut screens = vec![asked.ends().await.1];
+    for command in [&["show", &approval.id][..], &["pending"], &["list"]] {
+        let (code, screen) = alice.types_within(80, command).ends().await;
+        assert_eq!(code, Some(0), "{screen}");
+        screens.push(screen);
+    }
+    let mut watch = alice.types_within(80, &["watch"]);
+    watch.shows(" left\r\n").await;
+    screens.push(watch.screen.clone());
+    for screen in screens {
+        assert!(screen.contains("delete_workspace"), "{screen}");
+        for line in screen.split("\r\n") {
+            let styled: String = line
+                .split('\u{1b}')
+                .enumerate()
+                .map(|(part, text)| match part {
+                    0 => text,
+                    _ => text.split_once('m').map_or("", |(_, text)| text),
+                })
+                .collect();
+            assert!(styled.chars().count() <= 80, "{line:?} in {screen}");
+        }
+    }
+    // A pipe is given lines as they are.
+    let piped = alice.runs(&["show", &approval.id]).await;
+    assert!(piped.out.contains(&long), "{piped:?}");
 }

@@ -1,7 +1,17 @@
 //! The exit codes, each by what leads to it.
 
+use std::{process::Stdio, time::Duration};
+
+use approval_authority::proto::RequireApprovalResponse;
+
 use super::{Person, bare, pending, run};
-use crate::{gate::Token, harness::TestServer};
+use crate::{
+    gate::{
+        Token,
+        fake::{Fake, through},
+    },
+    harness::TestServer,
+};
 
 #[tokio::test]
 async fn each_exit_code_says_what_became_of_it() {
@@ -26,6 +36,13 @@ async fn each_exit_code_says_what_became_of_it() {
         (2, "alice", &["approve", &open.id], "--request-hash"),
         (2, "backend", &["require", "w1", "No Action"], "action"),
         (2, "backend", &["require", "w1", "a", "--context", "[1]"], "context"),
+        (
+            2,
+            "backend",
+            &["require", "w1", "a", "--context", r#"{"x":{"a":1,"a":2}}"#],
+            "stands twice",
+        ),
+        (2, "backend", &["require", "w1", "a", "--idempotency-key", ""], "--idempotency-key"),
         (2, "backend", &["require", "w1", "a", "--wait", "2m"], "60s"),
         (2, "alice", &["pending", "--token", "x"], "--token"),
         (2, "alice", &["watch", "--after", "x"], "cursor"),
@@ -129,4 +146,83 @@ async fn a_credential_is_needed_and_never_an_argument_nor_printed() {
     let ran =
         with(&[("TOKEN", "nobody-knows-this-token")], &["pending", "--token-file", &file]).await;
     assert_eq!(ran.code, Some(0), "what is said goes before the environment: {ran:?}");
+}
+
+#[tokio::test]
+async fn what_came_to_nothing_since_is_no_success_and_what_is_done_already_is() {
+    let (_database, server) = TestServer::new().await;
+    let (one, two) = (pending(&server, "w1").await, pending(&server, "w2").await);
+    let alice = Person::of("alice", server.address);
+    let approve = ["approve", &one.id, "--request-hash", &one.request_hash];
+    for _ in 0..2 {
+        assert_eq!(alice.runs(&approve).await.code, Some(0));
+    }
+    // As when the answer to the first is lost, and the command asks again.
+    for _ in 0..2 {
+        let revoked = alice.runs(&["revoke", &one.id, "--reason", "x"]).await;
+        assert_eq!(revoked.code, Some(0), "{revoked:?}");
+        assert!(revoked.out.starts_with("revoked: "), "{revoked:?}");
+    }
+    let approved = alice.runs(&approve).await;
+    assert_eq!(approved.code, Some(6), "{approved:?}");
+    assert!(approved.err.contains("it is REVOKED"), "{approved:?}");
+
+    let backend = Person::of("backend", server.address);
+    for _ in 0..2 {
+        let withdrawn = backend.runs(&["withdraw", &two.id]).await;
+        assert_eq!(withdrawn.code, Some(0), "{withdrawn:?}");
+    }
+    let other = backend.runs(&["withdraw", &one.id]).await;
+    assert_eq!(other.code, Some(6), "{other:?}");
+}
+
+#[tokio::test]
+async fn an_exit_code_is_given_though_nobody_can_be_told() {
+    let (_database, server) = TestServer::new().await;
+    let full = || std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let mut unreachable = bare(&["pending", "--server", "127.0.0.1:1"]);
+    unreachable.env("APPROVAL_AUTHORITY_TOKEN", "a-token").stderr(full());
+    let code = unreachable.status().await.expect("the program").code();
+    assert_eq!(code, Some(7));
+
+    let backend = Person::of("backend", server.address);
+    let mut ungated = backend.command(&["require", "w1", "list_secrets"]);
+    let child = ungated.stdout(full()).stderr(Stdio::piped()).spawn().expect("the program");
+    let ran = child.wait_with_output().await.expect("ended");
+    assert_eq!(ran.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(told.contains("repeat it with --idempotency-key "), "{told}");
+}
+
+/// As of a mount that has gone away.
+#[tokio::test]
+async fn a_token_that_cannot_be_read_again_keeps_no_command_from_ending() {
+    let (_database, server) = TestServer::new().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipe = folder.path().join("token");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(made.success());
+    let writer = pipe.clone();
+    let writing = std::thread::spawn(move || std::fs::write(writer, "alice-token-for-tests"));
+    let mut command = bare(&["pending", "--token-file", &pipe.display().to_string()]);
+    command.arg("--server").arg(server.address.to_string());
+    let ran = tokio::time::timeout(Duration::from_secs(30), run(command)).await;
+    let ran = ran.expect("it ends");
+    assert_eq!(ran.code, Some(7), "{ran:?}");
+    writing.join().expect("no panic").expect("written");
+}
+
+#[tokio::test]
+async fn an_attempt_of_one_run_has_executed_nothing_before() {
+    let fake = Fake::new(|asked| Ok(RequireApprovalResponse { replayed: true, ..through(asked) }));
+    let fake = fake.await;
+    let backend = Person::of("backend", fake.address);
+    let ask = ["require", "w1", "delete_workspace"];
+    for (key, words) in
+        [(&[][..], "execute it now, once"), (&["--idempotency-key", "k"], "let through before")]
+    {
+        let ran = backend.runs(&[&ask[..], key].concat()).await;
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(ran.out.contains(words), "{ran:?}");
+    }
 }

@@ -96,7 +96,7 @@ SHORT-ID  23h 59m  delete_workspace  w1         tokens:backend for sam@example.c
     assert_eq!(scrubbed(&alice.runs(&["pending"]).await.out, &approval), expected);
 
     // The reason is as long as reasons may be, and moves the cursor. Only `show` has the whole.
-    let long = format!("\u{1b}[2J\n{}", "long ".repeat(300));
+    let long = format!("\u{1b}[2J\n{}", "long ".repeat(300).trim());
     let request = RequireApprovalRequest { reason: long, ..request("w2", "secret_write") };
     let second = asked(&server, request).await;
     server.caller("bob").await.deny(&second.id).await;
@@ -114,7 +114,7 @@ SHORT-ID  23h 59m  delete_workspace  w1         tokens:backend for sam@example.c
     let elsewhere = alice.runs(&["pending", "--workspace", "w2"]).await.out;
     assert_eq!(elsewhere, "nothing is pending\n");
     let shown = alice.runs(&["show", short(&second)]).await.out;
-    assert!(shown.contains(&"long ".repeat(300)) && shown.contains("DENIED"), "{shown}");
+    assert!(shown.contains("long ".repeat(300).trim()) && shown.contains("DENIED"), "{shown}");
     assert!(shown.contains("tokens:bob denied, ") && shown.contains(": as discussed"), "{shown}");
 }
 

@@ -134,6 +134,9 @@ async fn what_became_of_it_is_reported_whatever_became_of_it() {
     let begun = hangs.clone();
     let by_body = async move |body: String| match body.as_str() {
         "fail" => StatusCode::CONFLICT,
+        "break" => StatusCode::BAD_GATEWAY,
+        "see what came of it" => StatusCode::SEE_OTHER,
+        "ask somebody else" => StatusCode::TEMPORARY_REDIRECT,
         "panic" => panic!("as a test wants it"),
         "hang" => {
             begun.notify_one();
@@ -146,7 +149,10 @@ async fn what_became_of_it_is_reported_whatever_became_of_it() {
     let url = serve(Router::new().route("/", post(by_body)).layer(layer)).await;
     for (body, expected) in [
         ("go", proto::Result::Succeeded),
+        ("see what came of it", proto::Result::Succeeded),
         ("fail", proto::Result::Failed),
+        ("break", proto::Result::Failed),
+        ("ask somebody else", proto::Result::Unknown),
         ("panic", proto::Result::Unknown),
         ("hang", proto::Result::Unknown),
     ] {

@@ -280,12 +280,21 @@ async fn what_is_not_well_formed_is_not_looked_into() {
     let header = "{\"alg\":\"EdDSA\",\"kid\":\"k\"}";
     assert!(examine(&issuers, &key.sign(header, &good)).await.is_ok(), "as it should be");
     for (header, claims, reason) in [
-        ("{\"alg\":\"none\",\"alg\":\"EdDSA\",\"kid\":\"k\"}", good.as_str(), "header: no object"),
-        ("{\"alg\":\"EdDSA\",\"kid\":\"k\",\"kid\":\"l\"}", &good, "header: no object"),
+        (
+            "{\"alg\":\"none\",\"alg\":\"EdDSA\",\"kid\":\"k\"}",
+            good.as_str(),
+            "header: a member stands twice",
+        ),
+        ("{\"alg\":\"EdDSA\",\"kid\":\"k\",\"kid\":\"l\"}", &good, "header: a member stands twice"),
         ("{\"alg\":\"EdDSA\",\"kid\":\"k\",\"crit\":[\"b64\"],\"b64\":false}", &good, "critical"),
         ("{\"alg\":\"EdDSA\",\"kid\":\"k\",\"crit\":[]}", &good, "critical"),
         ("[\"EdDSA\"]", &good, "header: no object"),
         ("", &good, "header: no JSON"),
+        (
+            "{\"alg\":\"EdDSA\",\"kid\":\"k\",\"jwk\":{\"k\":1,\"k\":2}}",
+            &good,
+            "header: a member stands twice",
+        ),
         (header, "{\"iss\":\"https://evil.example\",\"iss\":\"https://corp.example\"}", "twice"),
         (header, "null", "claims: no object"),
         (header, "{\"sub\":\"alice\"", "claims: no JSON"),
