@@ -19,6 +19,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 
+/// Longer than any call to the gate has use for, and short enough to be reckoned with.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(3_600);
+
 /// The longest wait of the contract's.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -94,7 +97,7 @@ impl Builder {
         self
     }
 
-    /// How long until an operation is held for want of an answer, retries and `wait` included; unset: 10 s.
+    /// How long until an operation is held for want of an answer, retries and `wait` included: an hour at most; unset: 10 s.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -111,6 +114,9 @@ impl Builder {
     ///
     /// Fails where something here is wrong, or the file holds no token.
     pub async fn connect(self) -> Result<Gate, Misconfigured> {
+        if self.deadline > LONGEST_DEADLINE {
+            return Err(Misconfigured("deadline: must be an hour at most".into()));
+        }
         if self.wait >= self.deadline || self.wait > LONGEST_WAIT {
             return Err(Misconfigured(
                 "wait: must be less than the deadline, and 60 s at most".into(),
@@ -192,6 +198,8 @@ mod tests {
             Gate::builder("https://a:1").token_file("/nowhere/token"),
             Gate::builder("https://a:1").wait(seconds(10)),
             Gate::builder("https://a:1").wait(seconds(61)).deadline(seconds(90)),
+            Gate::builder("https://a:1").deadline(seconds(3_601)),
+            Gate::builder("https://a:1").deadline(Duration::MAX),
         ];
         for (index, builder) in refused.into_iter().enumerate() {
             assert!(builder.connect().await.is_err(), "the {index}th");
@@ -201,6 +209,7 @@ mod tests {
             Gate::builder("http://[::1]:1").endpoint("http://127.0.0.1:2"),
             Gate::builder("http://approvals:1").allow_plaintext(),
             Gate::builder("https://a:1").wait(seconds(60)).deadline(seconds(61)),
+            Gate::builder("https://a:1").deadline(seconds(3_600)),
         ];
         for builder in good {
             builder.connect().await.expect("good");

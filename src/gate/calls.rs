@@ -49,7 +49,8 @@ impl Calls {
     /// Calls until there is an answer, or a refusal that would be repeated, or no time.
     ///
     /// What is sent is made for each attempt, of how long it may still wait for people. Whether an attempt whose answer was
-    /// lost has done its work nobody here can tell, so all of them must be one to the authority.
+    /// lost has done its work nobody here can tell: to the authority all of them are one, or else whoever calls this looks at
+    /// what became of the first when a later one is refused.
     pub(crate) async fn call<Asked, Answer, Answering>(
         &self,
         wait: Duration,
@@ -162,9 +163,10 @@ pub(crate) fn passes(status: &Status) -> bool {
     }
 }
 
-/// How long the server asks to be left alone.
+/// How long the server asks to be left alone: a minute at most, however long it says.
 pub(super) fn asked_for(status: &Status) -> Duration {
-    status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or_default()
+    let asked = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    asked.unwrap_or_default().min(Duration::from_secs(60))
 }
 
 /// Pauses between attempts: twice as long each time, up to a limit, and less by chance, so that callers that were cut off
@@ -205,6 +207,9 @@ mod tests {
         let later = Status::with_error_details(Code::ResourceExhausted, "", later);
         assert!(passes(&later));
         assert_eq!(asked_for(&later), Duration::from_secs(3));
+        let never = ErrorDetails::with_retry_info(Some(Duration::MAX));
+        let never = Status::with_error_details(Code::Unavailable, "", never);
+        assert_eq!(asked_for(&never), Duration::from_secs(60));
         let mut broken = Status::unknown("transport error");
         broken.set_source(Arc::new(std::io::Error::other("reset")));
         assert!(passes(&broken));

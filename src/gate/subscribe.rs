@@ -18,14 +18,17 @@
 //!     if let Message::Event(event) = message {
 //!         println!("{event:?}");
 //!     }
-//!     store(cursor); // once the message has been dealt with
+//!     // Once the message has been dealt with. With what is pending there is none: until all of that has come, begin again.
+//!     if !cursor.is_empty() {
+//!         store(cursor);
+//!     }
 //! }
 //! # }
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::{Code, Status, Streaming};
 
 use super::{
@@ -60,23 +63,40 @@ pub enum Ended {
 }
 
 /// Somebody who follows what happens to approvals.
+///
+/// All that it waits for is kept here, not in a future of its methods: whoever drops one and asks again finds it where it was.
 #[derive(Debug)]
 pub struct Subscription {
     calls: Arc<Calls>,
     /// Asks for what comes next.
     request: WatchApprovalsRequest,
-    stream: Option<Streaming<WatchApprovalsResponse>>,
+    stream: Stream,
+    /// When something was last heard on it.
+    heard: Instant,
     backoff: Backoff,
+    /// No attempt is made before this.
+    not_before: Option<Instant>,
     /// Attempts so far; each goes to the next server.
     attempts: usize,
+    beginnings: usize,
 }
 
-/// A stream that broke off.
-#[derive(Debug)]
-pub(crate) struct Interruption {
-    pub(crate) failure: Status,
-    /// How long to wait before asking for the next message.
-    pub(crate) pause: Duration,
+enum Stream {
+    Closed,
+    Opening(
+        Pin<Box<dyn Future<Output = Result<Streaming<WatchApprovalsResponse>, Status>> + Send>>,
+    ),
+    Open(Streaming<WatchApprovalsResponse>),
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "Closed",
+            Self::Opening(_) => "Opening",
+            Self::Open(_) => "Open",
+        })
+    }
 }
 
 impl Gate {
@@ -85,36 +105,43 @@ impl Gate {
         Subscription {
             calls: self.0.clone(),
             request: from,
-            stream: None,
+            stream: Stream::Closed,
+            heard: Instant::now(),
             backoff: Backoff::default(),
+            not_before: None,
             attempts: 0,
+            beginnings: 0,
         }
     }
 }
 
 impl Subscription {
     /// The next message, with the cursor after it: for the caller to store once the message has been dealt with, and to
-    /// begin after the next time. With a pending approval it is empty: if the stream ends before all of them have come,
-    /// they come again.
+    /// begin after the next time. With a pending approval it is empty, and not to be stored: if the stream ends before all
+    /// of them have come, they come again, see [`beginnings`](Self::beginnings).
     ///
     /// Bookmarks are handed out too: on a stream of few events their cursors are what keeps the stored one from expiring.
-    /// Whoever drops this future misses nothing.
+    /// Whoever drops this future misses nothing, and asks no server more often.
     pub async fn next(&mut self) -> Result<(Message, String), Ended> {
         loop {
             match self.next_or_interruption().await? {
                 Ok(message) => return Ok(message),
-                Err(Interruption { failure, pause }) => {
-                    tracing::warn!(%failure, ?pause, "the stream of approvals is resumed");
-                    sleep(pause).await;
-                }
+                Err(failure) => tracing::warn!(%failure, "the stream of approvals is resumed"),
             }
         }
     }
 
-    /// The next message, or why there is none now: for those who tell a person so before they go on.
+    /// How often it has begun with what is pending, as [`Start::Pending`] asks it to. Where this is more than it was before a
+    /// message, the picture begins anew with that message: what came as pending before may have been decided meanwhile, and
+    /// is if it does not come again before the bookmark that says that all of it has.
+    pub fn beginnings(&self) -> usize {
+        self.beginnings
+    }
+
+    /// The next message, or why there is none now: for those who tell a person so before they ask again.
     pub(crate) async fn next_or_interruption(
         &mut self,
-    ) -> Result<Result<(Message, String), Interruption>, Ended> {
+    ) -> Result<Result<(Message, String), Status>, Ended> {
         loop {
             let failure = match self.receive().await {
                 Ok(WatchApprovalsResponse { message: Some(message), cursor }) => {
@@ -129,32 +156,50 @@ impl Subscription {
                 Ok(_) => continue,
                 Err(status) => status,
             };
-            self.stream = None;
+            self.stream = Stream::Closed;
             if let Some(ended) = end(&failure) {
                 return Err(ended);
             }
-            let pause = self.backoff.next().max(asked_for(&failure));
-            return Ok(Err(Interruption { failure, pause }));
+            self.not_before = Some(Instant::now() + self.backoff.next().max(asked_for(&failure)));
+            return Ok(Err(failure));
         }
     }
 
     async fn receive(&mut self) -> Result<WatchApprovalsResponse, Status> {
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            None => {
-                let server = self.attempts;
-                self.attempts += 1;
-                let opened = timeout(QUIET, open(&self.calls, server, self.request.clone())).await;
-                self.stream.insert(opened.unwrap_or_else(|_| Err(quiet()))?)
+        if let Some(begin) = self.not_before {
+            sleep_until(begin).await;
+            self.not_before = None;
+        }
+        loop {
+            let quiet = self.heard + QUIET;
+            match &mut self.stream {
+                Stream::Closed => {
+                    let (calls, request) = (self.calls.clone(), self.request.clone());
+                    if request.start() == Start::Pending {
+                        self.beginnings += 1;
+                    }
+                    self.stream = Stream::Opening(Box::pin(open(calls, self.attempts, request)));
+                    self.attempts += 1;
+                    self.heard = Instant::now();
+                }
+                Stream::Opening(opening) => {
+                    let opened = timeout_at(quiet, opening.as_mut()).await;
+                    self.stream = Stream::Open(opened.unwrap_or_else(|_| Err(silence()))?);
+                    self.heard = Instant::now();
+                }
+                Stream::Open(stream) => {
+                    let message = timeout_at(quiet, stream.message()).await;
+                    let message = message.unwrap_or_else(|_| Err(silence()))?;
+                    self.heard = Instant::now();
+                    return message.ok_or_else(|| Status::unavailable("the stream was closed"));
+                }
             }
-        };
-        let message = timeout(QUIET, stream.message()).await.unwrap_or_else(|_| Err(quiet()))?;
-        message.ok_or_else(|| Status::unavailable("the stream was closed"))
+        }
     }
 }
 
 async fn open(
-    calls: &Calls,
+    calls: Arc<Calls>,
     server: usize,
     request: WatchApprovalsRequest,
 ) -> Result<Streaming<WatchApprovalsResponse>, Status> {
@@ -163,7 +208,7 @@ async fn open(
     Ok(approvals.watch_approvals(request).await?.into_inner())
 }
 
-fn quiet() -> Status {
+fn silence() -> Status {
     Status::deadline_exceeded("nothing comes")
 }
 

@@ -33,6 +33,7 @@ mod policy;
 mod processes;
 mod proxy;
 mod races;
+mod relay;
 mod reload;
 mod replay;
 mod requests;

@@ -1,21 +1,25 @@
 //! `watch`: what happens to approvals, as it happens, for as long as somebody looks.
 
-use std::{collections::HashSet, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    io::{self, Write as _},
+};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use jiff::Timestamp;
-use tokio::time::sleep;
 
 use super::{
-    connection::Common,
+    connection::{Authority, Common},
     failure::{Exit, Failure},
     json, lapse,
     list::Where,
     output::{self, LABEL, Output, colour},
-    shown::{name, operation, requester},
+    shown::{name, operation, requester, state_name},
+    which::short,
 };
 use crate::{
-    gate::subscribe::{Ended, Interruption, Message},
+    gate::subscribe::{Ended, Message},
     proto::{
         Approval, ApprovalEvent, ApprovalState, EventType, Start, WatchApprovalsRequest,
         WatchApprovalsResponse,
@@ -26,7 +30,8 @@ use crate::{
 #[derive(Args)]
 #[command(after_help = "\
 It goes on until it is stopped: when the connection is lost, it connects again and goes on where it was. As JSON, each
-message is a line; its \"cursor\" is what --after takes.
+message is a line; its \"cursor\" is what --after takes. If the connection is lost before all that is pending has come, it
+begins with that again; what was told to be pending and is no more is told then, as it is now.
 
 Examples:
   approval-authority watch
@@ -37,7 +42,7 @@ pub(in crate::cli) struct Watch {
     #[arg(long, value_enum, default_value_t, conflicts_with = "after")]
     from: From,
     /// Go on after the message with this cursor.
-    #[arg(long, value_name = "CURSOR")]
+    #[arg(long, value_name = "CURSOR", value_parser = NonEmptyStringValueParser::new())]
     after: Option<String>,
     #[command(flatten)]
     place: Where,
@@ -67,31 +72,31 @@ impl Watch {
             (None, From::Oldest) => Start::Oldest,
         };
         let mut subscription = authority.gate.subscribe(WatchApprovalsRequest {
-            namespace: authority.namespace,
+            namespace: authority.namespace.clone(),
             after_cursor: self.after.unwrap_or_default(),
             start: start.into(),
             workspace_ids,
             include_descendants,
             event_types: Vec::new(),
         });
-        let mut log = Log { output, pending: HashSet::new() };
+        let mut log = Log::new(output, authority);
         let (mut begun, mut lost) = (false, false);
         loop {
             match subscription.next_or_interruption().await? {
                 Ok((message, cursor)) => {
                     if lost {
-                        eprintln!("connected again");
+                        say("connected again");
                     }
                     (begun, lost) = (true, false);
-                    log.print(message, cursor)?;
+                    log.begin(subscription.beginnings());
+                    log.tell(message, cursor).await?;
                 }
-                Err(Interruption { failure, .. }) if !begun => return Err(failure.into()),
-                Err(Interruption { failure, pause }) => {
+                Err(failure) if !begun => return Err(failure.into()),
+                Err(failure) => {
                     if !lost {
-                        eprintln!("{}; trying again", Failure::from(failure).message());
+                        say(&format!("{}; trying again", Failure::from(failure).message()));
                     }
                     lost = true;
-                    sleep(pause).await;
                 }
             }
         }
@@ -108,41 +113,95 @@ impl std::convert::From<Ended> for Failure {
     }
 }
 
+/// Says how it stands with the connection, beside what is printed. There may be nobody to read it.
+fn say(words: &str) {
+    let _ = writeln!(io::stderr(), "{words}");
+}
+
 /// What has been printed, and how.
 struct Log {
     output: Output,
-    /// Approvals that were printed as pending, by id and version. Until all of them have come they come again, if the
-    /// connection is lost.
-    pending: HashSet<(String, i32)>,
+    authority: Authority,
+    /// How often it has begun with what is pending.
+    beginnings: usize,
+    /// Approvals that were printed as pending, and in which version, until all of them have come. If the connection is lost
+    /// before, they come again, as far as they are pending still.
+    printed: BTreeMap<String, i32>,
+    /// Those that have come since it last began.
+    pending: BTreeSet<String>,
 }
 
 impl Log {
-    fn print(&mut self, message: Message, cursor: String) -> Result<(), Failure> {
+    fn new(output: Output, authority: Authority) -> Self {
+        let (printed, pending) = (BTreeMap::new(), BTreeSet::new());
+        Self { output, authority, beginnings: 0, printed, pending }
+    }
+
+    fn begin(&mut self, beginnings: usize) {
+        if self.beginnings != beginnings {
+            self.beginnings = beginnings;
+            self.pending.clear();
+        }
+    }
+
+    async fn tell(&mut self, message: Message, cursor: String) -> Result<(), Failure> {
         match &message {
             Message::PendingApproval(approval) => {
-                if !self.pending.insert((approval.id.clone(), approval.version)) {
+                self.pending.insert(approval.id.clone());
+                let printed = self.printed.insert(approval.id.clone(), approval.version);
+                if printed == Some(approval.version) {
                     return Ok(());
                 }
             }
-            Message::Bookmark(bookmark) if bookmark.pending_complete => self.pending.clear(),
+            Message::Bookmark(bookmark) if bookmark.pending_complete => {
+                for id in std::mem::take(&mut self.printed).into_keys() {
+                    if !self.pending.remove(&id) {
+                        self.tell_of_the_end(&id).await?;
+                    }
+                }
+            }
             Message::Bookmark(_) | Message::Event(_) => {}
         }
-        let printed = match (self.output, &message) {
+        self.print(message, cursor)
+    }
+
+    /// Of one that was printed as pending, and is that no more.
+    async fn tell_of_the_end(&self, id: &str) -> Result<(), Failure> {
+        match self.authority.get(id).await {
+            Ok(approval) => self.print(Message::PendingApproval(approval), String::new()),
+            Err(failure) => {
+                let id = short(id);
+                say(&format!("{id} is pending no more, and cannot be read: {}", failure.message()));
+                Ok(())
+            }
+        }
+    }
+
+    fn print(&self, message: Message, cursor: String) -> Result<(), Failure> {
+        let line = match (self.output, &message) {
             (Output::Json, _) => {
-                json::line(&WatchApprovalsResponse { message: Some(message), cursor })? + "\n"
+                let message = WatchApprovalsResponse { message: Some(message), cursor };
+                return Ok(output::plain(&(json::line(&message)? + "\n"))?);
             }
             (Output::Text, Message::Event(event)) => event_line(event),
-            (Output::Text, Message::PendingApproval(approval)) => pending_line(approval),
+            (Output::Text, Message::PendingApproval(approval)) => approval_line(approval),
             (Output::Text, Message::Bookmark(_)) => return Ok(()),
         };
-        Ok(output::text(&printed)?)
+        Ok(output::text(&line)?)
     }
 }
 
-fn pending_line(approval: &Approval) -> String {
-    let left = lapse::left(approval.expire_time, Timestamp::now());
-    let told = format!("{}, {left} left", asked(approval));
-    line(&lapse::moment(approval.create_time), "PENDING", approval.state(), approval, &told)
+/// Of an approval that is pending, or was so until the connection was lost.
+fn approval_line(approval: &Approval) -> String {
+    let state = approval.state();
+    let (time, told) = match state {
+        ApprovalState::Pending => {
+            let left = lapse::left(approval.expire_time, Timestamp::now());
+            (approval.create_time, format!("{}, {left} left", asked(approval)))
+        }
+        _ => (approval.decide_time.or(approval.create_time), "while not connected".to_owned()),
+    };
+    line(&lapse::moment(time), state_name(state), state, approval, &told)
 }
 
 fn event_line(event: &ApprovalEvent) -> String {

@@ -46,6 +46,7 @@ async fn each_exit_code_says_what_became_of_it() {
         (2, "backend", &["require", "w1", "a", "--wait", "2m"], "60s"),
         (2, "alice", &["pending", "--token", "x"], "--token"),
         (2, "alice", &["watch", "--after", "x"], "cursor"),
+        (2, "alice", &["watch", "--after", ""], "--after"),
         (3, "backend", &["require", "w1", "delete_workspace", "--reason", "because"], ""),
         (4, "nobody-knows", &["pending"], "credential"),
         (5, "stranger", &["pending"], "no role of yours"),

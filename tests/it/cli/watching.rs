@@ -1,6 +1,6 @@
 //! `watch`, over servers that come and go.
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -9,7 +9,8 @@ use tokio::process::{Child, ChildStdout};
 use super::{Person, Terminal};
 use crate::{
     database::Database,
-    harness::id,
+    harness::{TestServer, id, request},
+    relay::Relay,
     server::{Process, log_of, until},
 };
 
@@ -32,7 +33,7 @@ impl Watcher {
     }
 
     async fn line(&mut self) -> String {
-        let line = tokio::time::timeout(std::time::Duration::from_secs(30), self.lines.next_line());
+        let line = tokio::time::timeout(Duration::from_secs(30), self.lines.next_line());
         line.await.expect("in time").expect("output").expect("a line")
     }
 
@@ -115,4 +116,50 @@ async fn a_watch_is_coloured_and_escaped_and_goes_on_after_a_cursor() {
     let mut after = Watcher::start(&viewer, &["--after", first["cursor"].as_str().expect("one")]);
     let next = after.line().await;
     assert!(next.contains("APPROVED") && next.contains("by tokens:alice: as discussed"), "{next}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_decided_before_all_that_is_pending_had_come_is_told() {
+    let (_database, server) = TestServer::new().await;
+    let backend = server.caller("backend").await;
+    for number in 0..100 {
+        let mut request = request(&format!("w{number}"), "delete_workspace");
+        request.reason = "x".repeat(2_000);
+        backend.ask(request).await.expect("held");
+    }
+    let relay = Relay::new(server.address, Duration::ZERO).await;
+    relay.narrow_to(50_000);
+    let viewer = Person::of("viewer", relay.address);
+    let mut text = Watcher::start(&viewer, &[]);
+    let mut json = Watcher::start(&viewer, &["-o", "json"]);
+    let of = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+    let first = of(&json.line().await)["pendingApproval"]["id"].as_str().expect("one").to_owned();
+    let line = text.line().await;
+    assert!(line.contains("  PENDING  ") && line.contains(&first[28..]), "{line}");
+    server.caller("alice").await.deny(&first).await;
+    relay.narrow_to(usize::MAX);
+    relay.cut();
+
+    let told = loop {
+        let line = text.line().await;
+        if line.contains(&first[28..]) {
+            break line;
+        }
+        assert!(line.contains("  PENDING  "), "{line}");
+    };
+    assert!(told.contains("  DENIED  ") && told.ends_with("while not connected"), "{told}");
+    let mut told = Vec::new();
+    loop {
+        let message = of(&json.line().await);
+        if message["bookmark"]["pendingComplete"] == true {
+            break;
+        }
+        told.push(message["pendingApproval"].clone());
+    }
+    let (last, others) = told.split_last().expect("some");
+    assert_eq!(
+        (last["id"].as_str(), &last["state"]),
+        (Some(&*first), &"APPROVAL_STATE_DENIED".into())
+    );
+    assert_eq!(others.len(), 99, "each once");
 }

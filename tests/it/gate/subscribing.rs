@@ -15,7 +15,8 @@ use tokio::time::timeout;
 use super::{Token, gate_of, to};
 use crate::{
     database::Database,
-    harness::{TestServer, id},
+    harness::{TestServer, id, request},
+    relay::Relay,
     server::Process,
     watch::{after, from},
 };
@@ -118,4 +119,67 @@ async fn it_ends_only_where_it_cannot_go_on_and_says_why() {
     let new_epoch = "UPDATE approval_authority.logs SET epoch = gen_random_uuid()";
     client.batch_execute(new_epoch).await.expect("another history");
     assert!(matches!(ended(after(&cursors[2])).await, Ended::HistoryChanged));
+}
+
+/// Asks in the way of a loop that has other things to do too: it drops the future each time.
+async fn impatiently(subscription: &mut Subscription, turns: usize) -> Option<Message> {
+    for _ in 0..turns {
+        tokio::select! {
+            next = subscription.next() => return Some(next.expect("it goes on").0),
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_drops_the_future_gets_on_and_asks_no_more_often() {
+    let (_database, server) = TestServer::new().await;
+    let slow = Relay::new(server.address, Duration::from_millis(40)).await;
+    let mut subscription = viewer(slow.address).await.subscribe(from(Start::Oldest));
+    let message = impatiently(&mut subscription, 1_500).await;
+    assert!(matches!(message, Some(Message::Bookmark(_))), "{message:?}");
+    assert_eq!(slow.connections(), 1);
+
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let gone = nobody.local_addr().expect("an address");
+    drop(nobody);
+    let broken = Relay::new(gone, Duration::ZERO).await;
+    let mut subscription = viewer(broken.address).await.subscribe(from(Start::Oldest));
+    assert!(impatiently(&mut subscription, 100).await.is_none());
+    // Pauses of at least 50, 100, 200, 400 and 800 ms lie within these two seconds, if they took no longer.
+    assert!((1..40).contains(&broken.connections()), "{}", broken.connections());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_picture_that_begins_anew_is_told_from_the_one_before() {
+    let (_database, server) = TestServer::new().await;
+    let backend = server.caller("backend").await;
+    for number in 0..100 {
+        let mut request = request(&format!("w{number}"), "delete_workspace");
+        request.reason = "x".repeat(2_000);
+        backend.ask(request).await.expect("held");
+    }
+    let relay = Relay::new(server.address, Duration::ZERO).await;
+    relay.narrow_to(50_000);
+    let mut subscription = viewer(relay.address).await.subscribe(from(Start::Pending));
+    let (message, _) = subscription.next().await.expect("a message");
+    let Message::PendingApproval(first) = message else { panic!("{message:?}") };
+    assert_eq!(subscription.beginnings(), 1);
+    server.caller("alice").await.deny(&first.id).await;
+    relay.narrow_to(usize::MAX);
+    relay.cut();
+    let mut anew = Vec::new();
+    loop {
+        let next = timeout(PATIENCE, subscription.next()).await.expect("in time");
+        match next.expect("it goes on").0 {
+            Message::PendingApproval(approval) if subscription.beginnings() == 2 => {
+                anew.push(approval.id);
+            }
+            Message::PendingApproval(_) => assert!(anew.is_empty()),
+            Message::Bookmark(bookmark) if bookmark.pending_complete => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((anew.len(), anew.contains(&first.id)), (99, false));
 }
