@@ -9,7 +9,7 @@ use toml::{
     de::{DeTable, DeValue, ValueDeserializer},
 };
 
-use crate::visible::Visible;
+use crate::visible::Sentence;
 
 /// What is wrong with a file, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Fault {
 impl fmt::Display for Fault {
     /// On one line: the message can hold what stands in the file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, Visible(&self.message))
+        write!(f, "line {}: {}", self.line, Sentence(&self.message))
     }
 }
 

@@ -13,7 +13,7 @@ use proptest::{
 };
 use serde_json::Value;
 
-use crate::visible::Visible;
+use crate::visible::Sentence;
 
 /// By how much a test looks at more cases than proptest would: most take microseconds.
 const TIMES: u32 = 8;
@@ -239,7 +239,7 @@ pub(crate) fn json() -> impl Strategy<Value = Value> {
 /// Whether a fault can be shown: it is not longer than people read, and repeats nothing that moves a cursor or hides.
 pub(crate) fn can_be_shown(fault: &str) -> Result<(), TestCaseError> {
     prop_assert!(fault.len() <= 2_000, "{} bytes", fault.len());
-    prop_assert_eq!(Visible(fault).to_string(), fault);
+    prop_assert_eq!(Sentence(fault).to_string(), fault);
     Ok(())
 }
 

@@ -33,6 +33,20 @@ impl fmt::Display for Visible<'_> {
     }
 }
 
+/// Displays a sentence on one line, its control and invisible characters as [`Visible`] does; what it quotes has been made
+/// visible already, so that backslashes and spaces are left alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Sentence<'a>(pub &'a str);
+
+impl fmt::Display for Sentence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            c if c.is_control() || is_invisible(c) => write!(f, "{}", c.escape_default()),
+            c => write!(f, "{c}"),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use icu_properties::{
@@ -75,6 +89,8 @@ mod tests {
             ("  ", "\\u{20}\\u{20}"),
         ] {
             assert_eq!(Visible(text).to_string(), shown);
+            assert_eq!(Sentence(shown).to_string(), shown);
         }
+        assert_eq!(Sentence(" \u{1b}\\ ").to_string(), " \\u{1b}\\ ");
     }
 }

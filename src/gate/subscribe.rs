@@ -86,7 +86,7 @@ enum Stream {
     Opening(
         Pin<Box<dyn Future<Output = Result<Streaming<WatchApprovalsResponse>, Status>> + Send>>,
     ),
-    Open(Streaming<WatchApprovalsResponse>),
+    Open(Box<Streaming<WatchApprovalsResponse>>),
 }
 
 impl fmt::Debug for Stream {
@@ -184,7 +184,8 @@ impl Subscription {
                 }
                 Stream::Opening(opening) => {
                     let opened = timeout_at(quiet, opening.as_mut()).await;
-                    self.stream = Stream::Open(opened.unwrap_or_else(|_| Err(silence()))?);
+                    self.stream =
+                        Stream::Open(Box::new(opened.unwrap_or_else(|_| Err(silence()))?));
                     self.heard = Instant::now();
                 }
                 Stream::Open(stream) => {

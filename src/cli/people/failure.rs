@@ -13,7 +13,7 @@ use super::fold::fitted;
 use crate::{
     gate::{self, Fault},
     proto::ErrorReason,
-    visible::Visible,
+    visible::Sentence,
 };
 
 /// What a script is told. 0 is for what was done, or let through.
@@ -101,7 +101,7 @@ impl From<Fault> for Failure {
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let name = format!("ERROR_REASON_{}", gate::reason(&status));
-        let message = Visible(status.message());
+        let message = Sentence(status.message());
         match ErrorReason::from_str_name(&name).map(judge) {
             Some((exit, "")) => Self::new(exit, message),
             Some((exit, advice)) => Self::new(exit, format!("{message}; {advice}")),
@@ -110,7 +110,7 @@ impl From<Status> for Failure {
                 let why = root(&status).unwrap_or_else(|| message.to_string());
                 Self::new(
                     Exit::TryAgain,
-                    format!("the authority cannot be reached: {}", Visible(&why)),
+                    format!("the authority cannot be reached: {}", Sentence(&why)),
                 )
             }
             None => Self::new(Exit::Failure, message),
