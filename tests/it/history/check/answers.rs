@@ -1,6 +1,9 @@
 //! What holds between what callers were told, when, and what the log says.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use approval_authority::approval::{Decision, EventKind, State};
 use uuid::Uuid;
@@ -155,19 +158,18 @@ pub fn nothing_is_in_the_log_that_nobody_asked_for(facts: &Facts) -> Vec<String>
 /// What the gate wrote down and told nobody of must be the work of a call whose outcome is unknown.
 fn unasked_at_the_gate(facts: &Facts) -> Vec<String> {
     let mut unknown: HashMap<&Operation, Vec<&Option<String>>> = HashMap::new();
-    let mut told: HashMap<(Uuid, bool), &Call> = HashMap::new();
+    let mut told: HashSet<(Uuid, bool)> = HashSet::new();
     for call in &facts.history.calls {
         match (&call.ask, &call.answer) {
             (Ask::Require { operation, key }, Answer::Unknown) => {
                 unknown.entry(operation).or_default().push(key);
             }
             (Ask::Require { .. }, Answer::Held(seen)) => {
-                told.insert((seen.approval, false), call);
+                told.insert((seen.approval, false));
             }
             (Ask::Require { .. }, Answer::LetThrough { seen, replayed: false }) => {
-                told.insert((seen.approval, true), call);
-                // One that waits for the decision asks and consumes, and has one answer.
-                told.insert((seen.approval, false), call);
+                // One that waits for the decision, or tries again, asks and consumes, and has one answer.
+                told.extend([(seen.approval, true), (seen.approval, false)]);
             }
             _ => {}
         }
@@ -177,13 +179,17 @@ fn unasked_at_the_gate(facts: &Facts) -> Vec<String> {
     for kind in [EventKind::Consumed, EventKind::Requested] {
         let consumed = kind == EventKind::Consumed;
         for event in facts.history.events.iter().filter(|event| event.kind == kind) {
-            if told.contains_key(&(event.approval, consumed)) {
+            if told.contains(&(event.approval, consumed)) {
                 continue;
             }
             let row = facts.row(event);
             let calls = unknown.entry(&row.operation).or_default();
             match calls.iter().position(|key| !consumed || **key == row.consumed_key) {
-                Some(cause) => drop(calls.swap_remove(cause)),
+                Some(cause) => {
+                    calls.swap_remove(cause);
+                    // So may one have that has no answer.
+                    told.insert((event.approval, false));
+                }
                 None => broken.push(format!("{event:?} was not asked for")),
             }
         }
