@@ -185,8 +185,10 @@ impl Shared {
         let calls: Vec<&Require> = jobs.iter().filter_map(Job::call).collect();
         let look = async {
             let looked = self.store.peek(&namespace, &calls).await;
-            let Err(Failure::Unavailable(why)) = &looked else { return looked };
-            // A connection may have died unseen, and its successor may do.
+            let Err(Failure::Unavailable(why) | Failure::Busy(why)) = &looked else {
+                return looked;
+            };
+            // A connection may have died unseen, and its successor may do; what stood in the way may be gone.
             tracing::info!(%why, "a look is tried again");
             self.store.peek(&namespace, &calls).await
         };

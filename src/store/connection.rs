@@ -32,7 +32,7 @@ use crate::{error::Error, metrics::Opened, tls};
 pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a statement may take before this end stops waiting: a little longer than the server's own
-/// timeout (`transaction::BEGIN`), for a server that has stopped answering.
+/// timeout (`SETTINGS`, `transaction::BEGIN`), for a server that has stopped answering.
 const STATEMENT_PATIENCE: Duration = Duration::from_secs(6);
 
 /// A session with the database, and how many warnings the server has sent on it.
@@ -158,7 +158,11 @@ where
 /// Statements are planned once for a connection, for whatever they are given: a plan for one namespace does not do for
 /// another (`migrations/V6__planning.sql`), and to plan one anew for each call takes as long as to carry it out. Such a plan
 /// is taken to read far more than it does, which would have PostgreSQL compile it (jit) for longer than it runs.
-const PLAN_FOR_ANY: &str = "SET plan_cache_mode = force_generic_plan; SET jit = off";
+///
+/// A statement outside a transaction ends there when it is given up here: the server of a connection that was closed goes on
+/// waiting for a lock, and there would be one more with each try. Transactions say so themselves (`transaction::BEGIN`).
+const SETTINGS: &str =
+    "SET plan_cache_mode = force_generic_plan; SET jit = off; SET statement_timeout = '5s'";
 
 /// Makes the pool's connections. deadpool-postgres drives its own as plain futures, which throws notices
 /// away, and a notice is the only trace of a COMMIT that the standby did not confirm.
@@ -235,7 +239,7 @@ impl Connector {
         let client = ClientWrapper::new(client, task);
         let connection = Connection { client, warnings, generation, newest: self.newest.clone() };
         schema::check_server(&connection).await?;
-        connection.batch_execute(PLAN_FOR_ANY).await?;
+        connection.batch_execute(SETTINGS).await?;
         Ok(connection)
     }
 }

@@ -6,6 +6,7 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use approval_authority::{
@@ -103,7 +104,9 @@ impl Database {
     pub async fn until_a_lock_is_waited_for(&self) {
         let waiting = "SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let until = Instant::now() + Duration::from_secs(30);
         while self.count(waiting).await == 0 {
+            assert!(Instant::now() < until, "nobody waits for a lock");
             tokio::task::yield_now().await;
         }
     }

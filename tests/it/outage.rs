@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use approval_authority::{
     embedded::{Cluster, Keep},
+    error::Error,
     proto::{self, Decision, Outcome},
 };
 use tonic::{Code, Status};
@@ -13,6 +14,7 @@ use crate::{
     harness::{Caller, id, refusal, request},
     processes::Silence,
     server::TestServer,
+    service::{Service, call},
 };
 
 /// Longer than any call may take: the server's patience is 10 s.
@@ -152,4 +154,25 @@ async fn a_host_that_accepts_and_says_nothing_is_passed_over() {
     let url = format!("host=127.0.0.1,{socket} port={port},5432 user={rest}");
     let status = store(&url).schema_status().await.expect("the second host");
     assert_eq!(status, approval_authority::store::schema::SchemaStatus::Fits);
+}
+
+/// The database's end of a connection that was closed goes on waiting for a lock, and with each try there would be one more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_was_given_up_does_not_wait_on_in_the_database() {
+    let service = Service::new().await;
+    service.pending().await;
+    let mut other = service.database.connect().await;
+    let held = other.transaction().await.expect("begun");
+    let lock = "LOCK TABLE approval_authority.approvals IN ACCESS EXCLUSIVE MODE";
+    held.execute(lock, &[]).await.expect("locked");
+    let waited_for = service.database.until_a_lock_is_waited_for();
+    let (answer, ()) = tokio::join!(service.ledger.require(call()), waited_for);
+    assert!(matches!(answer, Err(Error::StoreUnavailable)), "{answer:?}");
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let until = Instant::now() + DEADLINE;
+    while service.database.count(waiting).await > 0 {
+        assert!(Instant::now() < until, "it waits on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -97,10 +97,10 @@ async fn what_waits_for_the_database_shows() {
     until_page(admin, |page| page[lag] > 0.0).await;
 
     held.rollback().await.expect("ended");
+    // Some may have waited for longer than one may, which costs them an answer, and their connection.
     for call in asked {
-        call.await.expect("no panic").expect("held");
+        drop(call.await.expect("no panic"));
     }
-    // How many are left depends on which of them waited for longer than one may.
     until_page(admin, |page| page[lag] == 0.0 && matches!(pool(page), [_, 0.0, 0.0])).await;
 }
 
