@@ -26,8 +26,9 @@ const MANY: usize = 64;
 /// Connections of callers that write straight into the database: the best of these is taken.
 const CONNECTIONS: [usize; 3] = [8, 16, 32];
 
-/// Callers on one connection to the server.
-const EACH: usize = 16;
+/// Callers on one connection to the server: fewer than may ask for health there at once (16), since the place of a call is free
+/// again only a little after its answer has come.
+const EACH: usize = 12;
 
 /// Operations in one transaction, where they are written straight and batched.
 const BATCH: usize = 128;
