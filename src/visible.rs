@@ -27,8 +27,7 @@ impl fmt::Display for Visible<'_> {
         self.0.char_indices().try_for_each(|(at, c)| match c {
             ' ' if !(begin..end).contains(&at) => write!(f, "{}", c.escape_unicode()),
             '\\' => write!(f, "\\\\"),
-            c if c.is_control() || is_invisible(c) => write!(f, "{}", c.escape_default()),
-            c => write!(f, "{c}"),
+            c => write_seen(f, c),
         })
     }
 }
@@ -40,10 +39,14 @@ pub struct Sentence<'a>(pub &'a str);
 
 impl fmt::Display for Sentence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c {
-            c if c.is_control() || is_invisible(c) => write!(f, "{}", c.escape_default()),
-            c => write!(f, "{c}"),
-        })
+        self.0.chars().try_for_each(|c| write_seen(f, c))
+    }
+}
+
+fn write_seen(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
+    match c {
+        c if c.is_control() || is_invisible(c) => write!(f, "{}", c.escape_default()),
+        c => write!(f, "{c}"),
     }
 }
 

@@ -102,13 +102,18 @@ impl Database {
 
     /// Returns once some session waits for a lock in this database.
     pub async fn until_a_lock_is_waited_for(&self) {
-        let waiting = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let until = Instant::now() + Duration::from_secs(30);
-        while self.count(waiting).await == 0 {
+        while self.waiting_for_locks().await == 0 {
             assert!(Instant::now() < until, "nobody waits for a lock");
             tokio::task::yield_now().await;
         }
+    }
+
+    /// How many statements wait for a lock.
+    pub async fn waiting_for_locks(&self) -> i64 {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        self.count(waiting).await
     }
 
     pub fn store(&self) -> Store {

@@ -168,10 +168,8 @@ async fn a_statement_that_was_given_up_does_not_wait_on_in_the_database() {
     let waited_for = service.database.until_a_lock_is_waited_for();
     let (answer, ()) = tokio::join!(service.ledger.require(call()), waited_for);
     assert!(matches!(answer, Err(Error::StoreUnavailable)), "{answer:?}");
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let until = Instant::now() + DEADLINE;
-    while service.database.count(waiting).await > 0 {
+    while service.database.waiting_for_locks().await > 0 {
         assert!(Instant::now() < until, "it waits on");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

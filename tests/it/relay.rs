@@ -17,6 +17,8 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::harness::{TestServer, request};
+
 /// Passes on what comes, in front of a server. When it is dropped, so are the connections through it.
 pub struct Relay {
     pub address: SocketAddr,
@@ -43,6 +45,19 @@ impl Relay {
         let (cuts, cut) = watch::channel(0);
         let listening = tokio::spawn(listen(listener, shared.clone(), cut));
         Self { address, shared, cuts, _listening: AbortOnDropHandle::new(listening) }
+    }
+
+    /// In front of a server where a hundred approvals are pending: it stands still before all of them have come.
+    pub async fn of_a_hundred_pending(server: &TestServer) -> Self {
+        let backend = server.caller("backend").await;
+        for number in 0..100 {
+            let mut request = request(&format!("w{number}"), "delete_workspace");
+            request.reason = "x".repeat(2_000);
+            backend.ask(request).await.expect("held");
+        }
+        let relay = Self::new(server.address, Duration::ZERO).await;
+        relay.narrow_to(50_000);
+        relay
     }
 
     /// From now on connections take no more than so many bytes from the server.

@@ -9,7 +9,7 @@ use tokio::process::{Child, ChildStdout};
 use super::{Person, Terminal};
 use crate::{
     database::Database,
-    harness::{TestServer, id, request},
+    harness::{TestServer, id},
     relay::Relay,
     server::{Process, log_of, until},
 };
@@ -121,14 +121,7 @@ async fn a_watch_is_coloured_and_escaped_and_goes_on_after_a_cursor() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_decided_before_all_that_is_pending_had_come_is_told() {
     let (_database, server) = TestServer::new().await;
-    let backend = server.caller("backend").await;
-    for number in 0..100 {
-        let mut request = request(&format!("w{number}"), "delete_workspace");
-        request.reason = "x".repeat(2_000);
-        backend.ask(request).await.expect("held");
-    }
-    let relay = Relay::new(server.address, Duration::ZERO).await;
-    relay.narrow_to(50_000);
+    let relay = Relay::of_a_hundred_pending(&server).await;
     let viewer = Person::of("viewer", relay.address);
     let mut text = Watcher::start(&viewer, &[]);
     let mut json = Watcher::start(&viewer, &["-o", "json"]);

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::{Token, gate_of, to};
 use crate::{
     database::Database,
-    harness::{TestServer, id, request},
+    harness::{TestServer, id},
     relay::Relay,
     server::Process,
     watch::{after, from},
@@ -154,14 +154,7 @@ async fn whoever_drops_the_future_gets_on_and_asks_no_more_often() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_picture_that_begins_anew_is_told_from_the_one_before() {
     let (_database, server) = TestServer::new().await;
-    let backend = server.caller("backend").await;
-    for number in 0..100 {
-        let mut request = request(&format!("w{number}"), "delete_workspace");
-        request.reason = "x".repeat(2_000);
-        backend.ask(request).await.expect("held");
-    }
-    let relay = Relay::new(server.address, Duration::ZERO).await;
-    relay.narrow_to(50_000);
+    let relay = Relay::of_a_hundred_pending(&server).await;
     let mut subscription = viewer(relay.address).await.subscribe(from(Start::Pending));
     let (message, _) = subscription.next().await.expect("a message");
     let Message::PendingApproval(first) = message else { panic!("{message:?}") };
