@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -28,6 +28,9 @@ use crate::{
 /// How often a batch is tried when the database was not there, or turned out to have rolled it back.
 const ATTEMPTS: u32 = 2;
 
+/// Transactions of one namespace at once when a batch has failed: the others need connections too.
+const AT_ONCE: usize = 4;
+
 /// How long the ledger tries to find out what became of a COMMIT that was not answered.
 const FIND_OUT_PATIENCE: Duration = Duration::from_secs(8);
 
@@ -48,7 +51,8 @@ enum Decided {
 pub(super) async fn run(shared: Arc<Shared>, namespace: Namespace, jobs: Vec<Job>) {
     let unanswered = run_together(&shared, &namespace, jobs).await;
     // The failure belongs to one of them; the others must not suffer for it, nor wait for it.
-    join_all(unanswered.into_iter().map(|job| run_together(&shared, &namespace, vec![job]))).await;
+    let each = unanswered.into_iter().map(|job| run_together(&shared, &namespace, vec![job]));
+    stream::iter(each).for_each_concurrent(AT_ONCE, |work| work.map(drop)).await;
 }
 
 /// Carries out commands in one transaction and answers their callers; where it fails for a reason that may be

@@ -81,12 +81,15 @@ pub(super) fn tag(batch_id: Uuid) -> i64 {
 
 /// Takes the namespace's lock: the last of a transaction's locks. Every transaction that writes takes it, so it
 /// also sees to it that what is written will last. [`Failure::NoLog`] where nothing has ever
-/// been written in the namespace.
+/// been written in the namespace; [`Failure::Unavailable`], and not [`Failure::Busy`], where another transaction holds it
+/// for too long: whatever a batch is made of, it would meet that.
 pub async fn lock(tx: &Transaction, namespace: &Namespace) -> Result<(), Failure> {
     let statement = tx.prepare_cached(LOCK_LOG).await?;
-    match tx.query_opt(&statement, &[&namespace.as_str()]).await? {
-        Some(row) => check_durability(row.try_get(0)?, row.try_get(1)?),
-        None => Err(Failure::NoLog),
+    match tx.query_opt(&statement, &[&namespace.as_str()]).await.map_err(Failure::from) {
+        Ok(Some(row)) => check_durability(row.try_get(0)?, row.try_get(1)?),
+        Ok(None) => Err(Failure::NoLog),
+        Err(Failure::Busy(why)) => Err(Failure::Unavailable(why)),
+        Err(failure) => Err(failure),
     }
 }
 

@@ -1,12 +1,18 @@
 //! The database goes away, and comes back.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use approval_authority::{
+    approval::{Operation, gate::Require},
     embedded::{Cluster, Keep},
     error::Error,
+    names::WorkspaceId,
     proto::{self, Decision, Outcome},
 };
+use futures_util::future::join_all;
 use tonic::{Code, Status};
 
 use crate::{
@@ -132,7 +138,7 @@ async fn a_locked_approval_holds_up_its_own_command_only() {
         async move { bob.decide(&locked, Decision::Approve).await }
     });
     let others = (0..4).map(|number| backend.ask(request(&format!("x{number}"), "secret_write")));
-    for other in futures_util::future::join_all(others).await {
+    for other in join_all(others).await {
         assert_eq!(other.expect("not held up for good").outcome(), Outcome::Pending);
     }
     for stuck in [stuck, stuck_too] {
@@ -173,4 +179,38 @@ async fn a_statement_that_was_given_up_does_not_wait_on_in_the_database() {
         assert!(Instant::now() < until, "it waits on");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A batch that met a lock on its log was parted, and each of its commands waited for that lock on a connection of its own:
+/// no other namespace got one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_held_keeps_one_connection() {
+    let service = Service::new().await;
+    service.pending().await;
+    let mut other = service.database.connect().await;
+    let held = other.transaction().await.expect("begun");
+    let lock = "SELECT FROM approval_authority.log_locks WHERE namespace = 'default' FOR UPDATE";
+    held.execute(lock, &[]).await.expect("locked");
+    let in_workspace = |number: usize| {
+        let call = call();
+        let workspace = WorkspaceId::parse(format!("x{number}")).expect("a name");
+        let Operation { action, context, requested_by, .. } = call.operation;
+        Require {
+            operation: Operation::new(workspace, action, context, requested_by, None),
+            ..call
+        }
+    };
+    let mut held_up =
+        pin!(join_all((0..40).map(|number| service.ledger.require(in_workspace(number)))));
+    let mut most = 0;
+    let answers = loop {
+        tokio::select! {
+            answers = &mut held_up => break answers,
+            waiting = service.database.waiting_for_locks() => most = most.max(waiting),
+        }
+    };
+    for answer in answers {
+        assert!(matches!(answer, Err(Error::StoreUnavailable)), "{answer:?}");
+    }
+    assert_eq!(most, 1, "at once");
 }
