@@ -15,7 +15,7 @@ use crate::{
     lasting::lasting,
     ledger::Ledger,
     metrics::{Measures, Rounds},
-    store::{Failure, Store},
+    store::Store,
 };
 
 mod pending;
@@ -31,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Approvals that are seen to between two looks. Where there are more, the next look follows at once.
 const AT_ONCE: i64 = 1000;
+
+/// Not all that is due was seen to; the log says why.
+struct StillDue;
 
 /// Sees to approvals whose time has come.
 pub struct Keeper {
@@ -66,31 +69,30 @@ impl Keeper {
             self.counts.ended("deadlines", &done);
             match done {
                 Ok(AT_ONCE..) => {}
-                Ok(_) => tokio::time::sleep(INTERVAL).await,
-                Err(failure) => {
-                    tracing::warn!(%failure, "what is due could not be read");
-                    tokio::time::sleep(INTERVAL).await;
-                }
+                Ok(_) | Err(StillDue) => tokio::time::sleep(INTERVAL).await,
             }
         }
     }
 
     /// Returns how many were seen to.
-    async fn see_to_what_is_due(&self) -> Result<i64, Failure> {
-        let due = self.store.due(AT_ONCE).await?;
+    async fn see_to_what_is_due(&self) -> Result<i64, StillDue> {
+        let due = self.store.due(AT_ONCE).await.map_err(|failure| {
+            tracing::warn!(%failure, "what is due could not be read");
+            StillDue
+        })?;
         // One that hangs, as behind a lock, goes on by itself: the others are not to wait for it.
         let work = due.iter().map(|(namespace, id)| async {
             let keeping = self.ledger.keep(namespace, *id);
             timeout(PATIENCE, keeping).await.unwrap_or(Err(Error::StoreUnavailable))
         });
-        let mut seen_to = 0;
-        for (done, (namespace, id)) in join_all(work).await.into_iter().zip(&due) {
-            match done {
-                Ok(()) => seen_to += 1,
-                // It stays due, and the next look finds it again.
-                Err(error) => tracing::info!(%error, %namespace, %id, "an approval is still due"),
+        let mut done = Ok(due.len() as i64);
+        for (kept, (namespace, id)) in join_all(work).await.into_iter().zip(&due) {
+            if let Err(error) = kept {
+                // The next look finds it again.
+                tracing::info!(%error, %namespace, %id, "an approval is still due");
+                done = Err(StillDue);
             }
         }
-        Ok(seen_to)
+        done
     }
 }

@@ -107,6 +107,29 @@ async fn a_round_that_fails_is_no_run() {
     }
 }
 
+/// A transaction that holds approvals is the usual reason for a keeper that does not get on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_round_after_which_an_approval_is_still_due_is_no_run() {
+    let service = Service::new().await;
+    let held = service.pending().await;
+    let mut other = service.database.connect().await;
+    let holder = other.transaction().await.expect("begun");
+    let lock = format!("SELECT FROM approval_authority.approvals WHERE id = '{held}' FOR UPDATE");
+    holder.execute(&lock, &[]).await.expect("locked");
+    service.database.move_clock("8 days").await;
+    let mut process = Process::serve(&service.database.url).await;
+    let admin = process.admin().await;
+    let of = |page: &BTreeMap<String, f64>, name: &str| {
+        let series = format!("approval_authority_keeper_{name}{{work=\"deadlines\"}}");
+        // The page is there before the keeper is.
+        page.get(&series).copied().unwrap_or_default()
+    };
+    until_page(admin, |page| of(page, "failures_total") > 0.0).await;
+    assert_eq!(of(&numbers(admin).await, "last_run_timestamp_seconds"), 0.0);
+    holder.rollback().await.expect("let go");
+    until_page(admin, |page| of(page, "last_run_timestamp_seconds") > 0.0).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_round_in_which_one_log_was_not_seen_to_is_no_run() {
     let service = Service::new().await;
