@@ -93,10 +93,17 @@ const IDS_OF_ACTIONS: &str = ids_of!(
 );
 
 const IDS_OF_WORKSPACES: &str = ids_of!(
-    "-- list_ids_of_workspaces(): of some states and workspaces, and some actions or all",
-    "unnest($4::text[]) AS s (state) CROSS JOIN unnest($6::text[]) AS w (id)",
-    "a.workspace_id = w.id AND a.state = s.state AND (cardinality($5::text[]) = 0 OR a.action = ANY($5))",
+    "-- list_ids_of_workspaces(): of some states and workspaces",
+    "unnest($4::text[]) AS s (state) CROSS JOIN unnest($5::text[]) AS w (id)",
+    "a.workspace_id = w.id AND a.state = s.state",
     "a.workspace_id DESC, "
+);
+
+const IDS_OF_ACTIONS_IN_WORKSPACES: &str = ids_of!(
+    "-- list_ids_of_actions_in_workspaces(): and of some actions",
+    "unnest($4::text[]) AS s (state) CROSS JOIN unnest($5::text[]) AS w (id) CROSS JOIN unnest($6::text[]) AS n (action)",
+    "a.workspace_id = w.id AND a.action = n.action AND a.state = s.state",
+    "a.workspace_id DESC, a.action DESC, "
 );
 
 const APPROVALS: &str = concat!(
@@ -194,9 +201,15 @@ impl List<'_> {
         let namespace = self.namespace.as_str();
         let Self { before, states, actions, .. } = self;
         let workspaces = once(workspaces.iter().map(WorkspaceId::as_str));
-        let statement = self.on.prepare_cached(IDS_OF_WORKSPACES).await?;
-        let parameters: [&(dyn ToSql + Sync); 6] =
-            [&namespace, before, &limit, states, actions, &workspaces];
+        let mut parameters: Vec<&(dyn ToSql + Sync)> =
+            vec![&namespace, before, &limit, states, &workspaces];
+        let ids = if actions.is_empty() {
+            IDS_OF_WORKSPACES
+        } else {
+            parameters.push(actions);
+            IDS_OF_ACTIONS_IN_WORKSPACES
+        };
+        let statement = self.on.prepare_cached(ids).await?;
         let rows = self.on.query(&statement, &parameters).await?;
         rows.iter().map(|row| Columns::of(row).next()).collect()
     }

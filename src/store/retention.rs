@@ -18,7 +18,7 @@ const WITH_OLD_EVENTS: &str =
 SELECT l.namespace FROM approval_authority.logs AS l
 CROSS JOIN LATERAL (
     SELECT e.event_time FROM approval_authority.events AS e
-    WHERE e.namespace = l.namespace ORDER BY e.namespace, e.revision LIMIT 1
+    WHERE e.namespace = l.namespace AND e.revision > l.floor_revision ORDER BY e.namespace, e.revision LIMIT 1
 ) AS e
 WHERE e.event_time < $1";
 

@@ -221,7 +221,10 @@ async fn migrations(client: &tokio_postgres::Client) -> Result<Vec<MigrationStat
     }
     let status = |name: String, state| MigrationStatus { name, state };
     let mut all = Vec::new();
-    for known in runner().get_migrations() {
+    // They come in the order of their files' names, in which V10 is before V2.
+    let mut ours = runner().get_migrations().clone();
+    ours.sort_by_key(Migration::version);
+    for known in &ours {
         let state = match applied.remove(&known.version()) {
             Some(_) => MigrationState::Applied,
             None => MigrationState::Missing,
