@@ -33,8 +33,8 @@ pub mod transaction;
 mod url;
 pub mod workspaces;
 
-pub use connection::Connection;
-use connection::{Connector, Lease};
+use connection::Connector;
+pub use connection::{Connection, Lease};
 pub use failure::Failure;
 use url::Url;
 

@@ -132,7 +132,7 @@ async fn attempt(
     }
     let batch_id = Uuid::new_v4();
     if !events.is_empty() || !noted.is_empty() {
-        let lost = tx.patiently(batch::write(&tx, namespace, batch_id, &events, &noted)).await?;
+        let lost = batch::write(&tx, namespace, batch_id, &events, &noted).await?;
         for decided in &mut decided {
             if decided.asks_as(&lost) {
                 *decided = Decided::LookAgain;
@@ -171,7 +171,7 @@ async fn begin(
 ) -> Result<(Transaction, Found), Failure> {
     loop {
         let tx = store.begin().await?;
-        match tx.patiently(batch::lock_and_read(&tx, namespace, ids, calls, kept)).await {
+        match batch::lock_and_read(&tx, namespace, ids, calls, kept).await {
             Ok(found) => return Ok((tx, found)),
             Err(Failure::NoLog) => {
                 tx.rollback().await?;
@@ -216,7 +216,7 @@ async fn ask_once(
     event: &Event,
 ) -> Result<bool, Failure> {
     let tx = store.begin().await?;
-    let committed = tx.patiently(batch::is_committed(&tx, namespace, batch_id, event)).await?;
+    let committed = batch::is_committed(&tx, namespace, batch_id, event).await?;
     tx.commit().await?;
     Ok(committed)
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio_postgres::Statement;
 use uuid::Uuid;
 
-use super::{Connection, Failure, approvals, due, events, log, requests, transaction::Transaction};
+use super::{Failure, Lease, approvals, due, events, log, requests, transaction::Transaction};
 use crate::{
     approval::{
         Approval, Event,
@@ -47,14 +47,14 @@ pub async fn lock_and_read(
     let [lock, read, meet, facts] =
         prepare(tx, [approvals::LOCK, approvals::READ, requests::MEET, requests::FACTS]).await?;
     prepare(tx, [log::LOCK_LOG]).await?;
-    let (_, (), approvals, met, facts) = try_join5(
+    let flight = try_join5(
         approvals::lock(tx, &lock, namespace, ids),
         log::lock(tx, namespace),
         approvals::read(tx, &read, namespace, ids),
         async { requests::meet(tx, &meet, namespace, calls).await.map_err(Failure::from) },
         async { requests::facts(tx, &facts, namespace, calls).await.map_err(Failure::from) },
-    )
-    .await?;
+    );
+    let (_, (), approvals, met, facts) = tx.in_one_flight(flight).await?;
     let (circumstances, now) = requests::circumstances(&met, &facts, calls.len())?;
     let paths = due::paths(tx, namespace, kept).await?;
     Ok(Found { approvals, circumstances, paths, now })
@@ -83,14 +83,14 @@ pub async fn write(
         .filter_map(|event| event.verdict().map(|verdict| (event.approval.id(), verdict)))
         .collect();
     // Updates first: an approval that lapses makes room in the unique index for the one that replaces it.
-    let ((), inserted, (), (), appended) = try_join5(
+    let flight = try_join5(
         approvals::update(tx, &update, namespace, &changed),
         approvals::insert(tx, &insert, namespace, &new),
         approvals::write_verdicts(tx, &replace_verdicts, namespace, &verdicts),
         approvals::write_verdicts(tx, &insert_verdicts, namespace, &verdicts),
         events::append(tx, &append, namespace, batch_id, happened),
-    )
-    .await?;
+    );
+    let ((), inserted, (), (), appended) = tx.in_one_flight(flight).await?;
     let lost: Vec<Uuid> =
         new.iter().map(|approval| approval.id()).filter(|id| !inserted.contains(id)).collect();
     let expected = happened.iter().filter(|event| !lost.contains(&event.approval.id())).count();
@@ -108,17 +108,17 @@ pub async fn is_committed(
     batch_id: Uuid,
     event: &Event,
 ) -> Result<bool, Failure> {
-    log::lock(tx, namespace).await?;
-    events::is_written(tx, namespace, batch_id, event).await
+    tx.patiently(log::lock(tx, namespace)).await?;
+    tx.patiently(events::is_written(tx, namespace, batch_id, event)).await
 }
 
 async fn prepare<const N: usize>(
-    connection: &Connection,
+    lease: &Lease,
     statements: [&str; N],
 ) -> Result<[Statement; N], Failure> {
     let mut prepared = Vec::with_capacity(N);
     for statement in statements {
-        prepared.push(connection.prepare_cached(statement).await?);
+        prepared.push(lease.patiently(lease.prepare_cached(statement)).await?);
     }
     prepared.try_into().map_err(|_| Failure::Fault("a statement was not prepared".to_owned()))
 }

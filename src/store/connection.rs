@@ -18,10 +18,11 @@ use futures_util::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_postgres::{
-    AsyncMessage, Client, Config, NoTls, Socket,
+    AsyncMessage, Client, Config, NoTls, Row, Socket,
     config::{SslMode, TargetSessionAttrs},
     error::Severity,
     tls::TlsStream,
+    types::ToSql,
 };
 use tokio_postgres_rustls_improved::MakeRustlsConnect;
 
@@ -34,6 +35,10 @@ pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a statement may take before this end stops waiting: a little longer than the server's own
 /// timeout (`SETTINGS`, `transaction::BEGIN`), for a server that has stopped answering.
 const STATEMENT_PATIENCE: Duration = Duration::from_secs(6);
+
+/// The same for statements that are sent together, two of which wait for locks: each of them has the server's timeout, of
+/// 5 s for the first and 3 s for one lock.
+const FLIGHT_PATIENCE: Duration = Duration::from_secs(9);
 
 /// A session with the database, and how many warnings the server has sent on it.
 pub struct Connection {
@@ -68,7 +73,7 @@ impl Deref for Connection {
 /// A connection on loan. After an error or a timeout, and in the middle of a transaction, its state is not
 /// known: then it is closed, the surest rollback, and else it goes back to the pool. A statement whose caller
 /// has gone away does no harm: the next one waits for its answer.
-pub(crate) struct Lease {
+pub struct Lease {
     connection: Option<Object<Connector>>,
     spoilt: AtomicBool,
     _place: Option<OwnedSemaphorePermit>,
@@ -85,12 +90,41 @@ impl Lease {
         self.spoilt.store(spoilt, Ordering::Release);
     }
 
-    /// Waits for statements on this connection, no longer than `STATEMENT_PATIENCE`.
+    /// The rows of a statement, which is planned once for each connection.
+    pub(super) async fn rows(
+        &self,
+        statement: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Failure> {
+        self.patiently(async {
+            let statement = self.prepare_cached(statement).await?;
+            self.query(&statement, parameters).await
+        })
+        .await
+    }
+
+    /// Waits for one statement on this connection, no longer than `STATEMENT_PATIENCE`.
     pub(super) async fn patiently<T, E: Into<Failure>>(
         &self,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Failure> {
-        match tokio::time::timeout(STATEMENT_PATIENCE, work).await {
+        self.within(STATEMENT_PATIENCE, work).await
+    }
+
+    /// Waits for statements that were sent together, no longer than `FLIGHT_PATIENCE`.
+    pub(super) async fn in_one_flight<T, E: Into<Failure>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure> {
+        self.within(FLIGHT_PATIENCE, work).await
+    }
+
+    async fn within<T, E: Into<Failure>>(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(patience, work).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => {
                 self.set_spoilt(true);
@@ -101,7 +135,7 @@ impl Lease {
     }
 
     /// The server has not answered in time.
-    pub(super) fn give_up(&self) -> Failure {
+    fn give_up(&self) -> Failure {
         self.set_spoilt(true);
         self.suspect_all_of_its_age();
         silent()

@@ -54,12 +54,7 @@ impl Store {
     pub async fn due(&self, limit: i64) -> Result<Vec<(Namespace, Uuid)>, Failure> {
         let now = self.clock().await?;
         let lease = self.reading_connection().await?;
-        let rows = lease
-            .patiently(async {
-                let statement = lease.prepare_cached(DUE).await?;
-                lease.query(&statement, &[&OF_A_NAMESPACE, &limit, &now]).await
-            })
-            .await?;
+        let rows = lease.rows(DUE, &[&OF_A_NAMESPACE, &limit, &now]).await?;
         rows.iter()
             .map(|row| {
                 let mut columns = Columns::of(row);
@@ -73,12 +68,7 @@ impl Store {
     pub async fn pending_ages(&self) -> Result<Vec<Duration>, Failure> {
         let now = self.clock().await?;
         let lease = self.reading_connection().await?;
-        let rows = lease
-            .patiently(async {
-                let statement = lease.prepare_cached(PENDING_AGES).await?;
-                lease.query(&statement, &[&COUNTED]).await
-            })
-            .await?;
+        let rows = lease.rows(PENDING_AGES, &[&COUNTED]).await?;
         rows.iter()
             .map(|row| {
                 let since: Timestamp = Columns::of(row).next()?;
@@ -99,8 +89,7 @@ pub(super) async fn paths(
     if ids.is_empty() {
         return Ok(paths);
     }
-    let statement = tx.prepare_cached(PATHS).await?;
-    for row in &tx.query(&statement, &[&namespace.as_str(), &ids]).await? {
+    for row in &tx.rows(PATHS, &[&namespace.as_str(), &ids]).await? {
         let mut columns = Columns::of(row);
         let path = paths.entry(columns.next()?).or_default();
         path.push(columns.name(WorkspaceId::parse)?);

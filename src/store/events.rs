@@ -173,12 +173,7 @@ impl Store {
         let lease = self.reading_connection().await?;
         let name = namespace.as_str();
         let parameters: [&(dyn ToSql + Sync); 3] = [&name, &position.revision, &(limit + 1)];
-        let rows = lease
-            .patiently(async {
-                let statement = lease.prepare_cached(AFTER).await?;
-                lease.query(&statement, &parameters).await
-            })
-            .await?;
+        let rows = lease.rows(AFTER, &parameters).await?;
         drop(lease);
         let mut events = Vec::with_capacity(rows.len());
         let mut last = position;
@@ -212,14 +207,9 @@ impl Store {
         // Makes the log if there is none, so that what follows finds it.
         self.log(namespace).await?;
         let tx = self.begin_snapshot().await?;
-        let (log, at) = tx
-            .patiently(async {
-                let log = log::read(&tx, namespace).await?.ok_or(Failure::NoLog)?;
-                let at = tx.query_opt(AT, &[&namespace.as_str(), &revision]).await?;
-                Ok::<_, Failure>((log, at))
-            })
-            .await?;
-        let tag = at.map(|row| Columns::of(&row).next().map(log::tag)).transpose()?;
+        let log = log::read(&tx, namespace).await?.ok_or(Failure::NoLog)?;
+        let at = tx.rows(AT, &[&namespace.as_str(), &revision]).await?;
+        let tag = at.first().map(|row| Columns::of(row).next().map(log::tag)).transpose()?;
         tx.rollback().await?;
         Ok((log, tag))
     }

@@ -6,7 +6,7 @@ use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::{
-    Connection, Failure, Store,
+    Failure, Lease, Store,
     log::{self, Log},
     rows::{Columns, all_columns, approval, request_columns, standing_columns},
     transaction::Transaction,
@@ -134,12 +134,8 @@ impl Store {
         limit: i64,
     ) -> Result<(Vec<Approval>, Log), Failure> {
         let tx = self.begin_snapshot().await?;
-        let (log, approvals) = tx
-            .patiently(async {
-                let log = log::read(&tx, namespace).await?.unwrap_or(Log::NONE);
-                Ok::<_, Failure>((log, page(&tx, namespace, filter, before, limit).await?))
-            })
-            .await?;
+        let log = log::read(&tx, namespace).await?.unwrap_or(Log::NONE);
+        let approvals = page(&tx, namespace, filter, before, limit).await?;
         tx.rollback().await?;
         Ok((approvals, log))
     }
@@ -166,14 +162,13 @@ async fn page(
         Selection::These(workspaces) => list.of(workspaces, limit).await?,
         Selection::Below(roots) => list.below(roots, limit).await?,
     };
-    let statement = tx.prepare_cached(APPROVALS).await?;
-    let rows = tx.query(&statement, &[&namespace.as_str(), &ids]).await?;
+    let rows = tx.rows(APPROVALS, &[&namespace.as_str(), &ids]).await?;
     rows.iter().map(|row| approval(&mut Columns::of(row))).collect()
 }
 
 /// A list that is being read.
 struct List<'a> {
-    on: &'a Connection,
+    on: &'a Lease,
     namespace: &'a Namespace,
     before: Uuid,
     states: Vec<&'a str>,
@@ -187,11 +182,9 @@ impl List<'_> {
         let namespace = self.namespace.as_str();
         let Self { before, states, actions, .. } = self;
         let rows = if actions.is_empty() {
-            let statement = self.on.prepare_cached(IDS).await?;
-            self.on.query(&statement, &[&namespace, before, &limit, states]).await?
+            self.on.rows(IDS, &[&namespace, before, &limit, states]).await?
         } else {
-            let statement = self.on.prepare_cached(IDS_OF_ACTIONS).await?;
-            self.on.query(&statement, &[&namespace, before, &limit, states, actions]).await?
+            self.on.rows(IDS_OF_ACTIONS, &[&namespace, before, &limit, states, actions]).await?
         };
         rows.iter().map(id_and_workspace).collect()
     }
@@ -201,16 +194,15 @@ impl List<'_> {
         let namespace = self.namespace.as_str();
         let Self { before, states, actions, .. } = self;
         let workspaces = once(workspaces.iter().map(WorkspaceId::as_str));
-        let mut parameters: Vec<&(dyn ToSql + Sync)> =
-            vec![&namespace, before, &limit, states, &workspaces];
-        let ids = if actions.is_empty() {
-            IDS_OF_WORKSPACES
+        let rows = if actions.is_empty() {
+            let parameters: [&(dyn ToSql + Sync); 5] =
+                [&namespace, before, &limit, states, &workspaces];
+            self.on.rows(IDS_OF_WORKSPACES, &parameters).await?
         } else {
-            parameters.push(actions);
-            IDS_OF_ACTIONS_IN_WORKSPACES
+            let parameters: [&(dyn ToSql + Sync); 6] =
+                [&namespace, before, &limit, states, &workspaces, actions];
+            self.on.rows(IDS_OF_ACTIONS_IN_WORKSPACES, &parameters).await?
         };
-        let statement = self.on.prepare_cached(ids).await?;
-        let rows = self.on.query(&statement, &parameters).await?;
         rows.iter().map(|row| Columns::of(row).next()).collect()
     }
 

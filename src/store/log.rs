@@ -95,9 +95,7 @@ pub async fn lock(tx: &Transaction, namespace: &Namespace) -> Result<(), Failure
 
 /// The log as this transaction sees it.
 pub async fn read(tx: &Transaction, namespace: &Namespace) -> Result<Option<Log>, Failure> {
-    let statement = tx.prepare_cached(LOG).await?;
-    let row = tx.query_opt(&statement, &[&namespace.as_str()]).await?;
-    row.map(|row| from_row(&row)).transpose()
+    tx.rows(LOG, &[&namespace.as_str()]).await?.first().map(from_row).transpose()
 }
 
 const NAMESPACES: &str = "-- namespaces(): all that have a log
@@ -133,37 +131,25 @@ impl Store {
     pub async fn begin_epoch(&self, namespace: &Namespace) -> Result<bool, Failure> {
         let tx = self.begin().await?;
         let name = namespace.as_str();
-        let closed = tx
-            .patiently(async {
-                lock(&tx, namespace).await?;
-                if !tx.query(OPEN, &[&name, &1_i64]).await?.is_empty() {
-                    return Ok(false);
-                }
-                tx.execute(NEW_EPOCH, &[&name, &Uuid::new_v4()]).await?;
-                Ok::<_, Failure>(true)
-            })
-            .await?;
-        if closed {
+        tx.patiently(lock(&tx, namespace)).await?;
+        let is_closed = tx.rows(OPEN, &[&name, &1_i64]).await?.is_empty();
+        if is_closed {
+            tx.patiently(tx.execute(NEW_EPOCH, &[&name, &Uuid::new_v4()])).await?;
             tx.commit().await?;
         } else {
             tx.rollback().await?;
         }
-        Ok(closed)
+        Ok(is_closed)
     }
 
     /// A namespace's log; one that has none is given one.
     pub async fn log(&self, namespace: &Namespace) -> Result<Log, Failure> {
         loop {
             let lease = self.reading_connection().await?;
-            let row = lease
-                .patiently(async {
-                    let statement = lease.prepare_cached(LOG).await?;
-                    lease.query_opt(&statement, &[&namespace.as_str()]).await
-                })
-                .await?;
+            let rows = lease.rows(LOG, &[&namespace.as_str()]).await?;
             drop(lease);
-            match row {
-                Some(row) => return from_row(&row),
+            match rows.first() {
+                Some(row) => return from_row(row),
                 None => self.create_log(namespace).await?,
             }
         }
@@ -172,12 +158,9 @@ impl Store {
     /// Gives a namespace its log; another replica may have done so already.
     pub async fn create_log(&self, namespace: &Namespace) -> Result<(), Failure> {
         let tx = self.begin().await?;
-        tx.patiently(async {
-            let name = namespace.as_str();
-            tx.execute(CREATE_LOG, &[&name, &Uuid::new_v4()]).await?;
-            tx.execute(CREATE_LOG_LOCK, &[&name]).await
-        })
-        .await?;
+        let name = namespace.as_str();
+        tx.patiently(tx.execute(CREATE_LOG, &[&name, &Uuid::new_v4()])).await?;
+        tx.patiently(tx.execute(CREATE_LOG_LOCK, &[&name])).await?;
         tx.commit().await
     }
 
@@ -188,12 +171,7 @@ impl Store {
     ) -> Result<Vec<(Namespace, Position)>, Failure> {
         let names: Vec<&str> = namespaces.iter().map(Namespace::as_str).collect();
         let lease = self.reading_connection().await?;
-        let rows = lease
-            .patiently(async {
-                let statement = lease.prepare_cached(HEADS).await?;
-                lease.query(&statement, &[&names]).await
-            })
-            .await?;
+        let rows = lease.rows(HEADS, &[&names]).await?;
         rows.iter()
             .map(|row| {
                 let mut columns = Columns::of(row);

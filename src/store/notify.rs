@@ -92,12 +92,7 @@ impl Store {
     async fn notify(&self, namespaces: &[Namespace]) -> Result<(), Failure> {
         let names: Vec<&str> = namespaces.iter().map(Namespace::as_str).collect();
         let lease = self.connection().await?;
-        lease
-            .patiently(async {
-                let statement = lease.prepare_cached(NOTIFY).await?;
-                lease.query(&statement, &[&CHANNEL, &names]).await
-            })
-            .await?;
+        lease.rows(NOTIFY, &[&CHANNEL, &names]).await?;
         Ok(())
     }
 

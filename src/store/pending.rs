@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    Connection, Failure, Store,
+    Failure, Lease, Store,
     listing::Selection,
     log::{self, Log},
     rows::{Columns, all_columns, approval, request_columns},
@@ -62,16 +62,14 @@ impl Store {
     ) -> Result<(Vec<Uuid>, Log), Failure> {
         self.log(namespace).await?;
         let tx = self.begin_snapshot().await?;
-        let (log, visible, addressed) = tx
-            .patiently(async {
-                let log = log::read(&tx, namespace).await?.ok_or(Failure::NoLog)?;
-                let visible = selected(&tx, namespace, visible).await?;
-                Ok::<_, Failure>((log, visible, selected(&tx, namespace, addressed).await?))
-            })
-            .await?;
+        let log = log::read(&tx, namespace).await?.ok_or(Failure::NoLog)?;
+        let visible = selected(&tx, namespace, visible).await?;
+        let addressed = selected(&tx, namespace, addressed).await?;
         let (mut ids, mut last) = (Vec::new(), Uuid::nil());
         loop {
-            let rows = tx.patiently(chunk(&tx, namespace, last, addressed.is_some())).await?;
+            let parameters: [&(dyn ToSql + Sync); 4] =
+                [&namespace.as_str(), &last, &CHUNK, &addressed.is_some()];
+            let rows = tx.rows(PENDING, &parameters).await?;
             for row in &rows {
                 let mut columns = Columns::of(row);
                 last = columns.next()?;
@@ -100,29 +98,14 @@ impl Store {
         revision: i64,
     ) -> Result<Vec<Approval>, Failure> {
         let lease = self.reading_connection().await?;
-        let rows = lease
-            .patiently(async {
-                let statement = lease.prepare_cached(AS_OF).await?;
-                lease.query(&statement, &[&namespace.as_str(), &ids, &revision]).await
-            })
-            .await?;
+        let rows = lease.rows(AS_OF, &[&namespace.as_str(), &ids, &revision]).await?;
         rows.iter().map(|row| approval(&mut Columns::of(row))).collect()
     }
 }
 
-async fn chunk(
-    on: &Connection,
-    namespace: &Namespace,
-    after: Uuid,
-    is_addressed: bool,
-) -> Result<Vec<Row>, tokio_postgres::Error> {
-    let statement = on.prepare_cached(PENDING).await?;
-    on.query(&statement, &[&namespace.as_str(), &after, &CHUNK, &is_addressed]).await
-}
-
 /// The workspaces that are selected; none for all.
 async fn selected(
-    on: &Connection,
+    on: &Lease,
     namespace: &Namespace,
     selection: &Selection,
 ) -> Result<Option<HashSet<String>>, Failure> {

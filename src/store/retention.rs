@@ -102,12 +102,7 @@ impl Store {
         bound: &(dyn tokio_postgres::types::ToSql + Sync),
     ) -> Result<Vec<Namespace>, Failure> {
         let lease = self.reading_connection().await?;
-        let rows = lease
-            .patiently(async {
-                let statement = lease.prepare_cached(statement).await?;
-                lease.query(&statement, &[bound]).await
-            })
-            .await?;
+        let rows = lease.rows(statement, &[bound]).await?;
         rows.iter().map(|row| Columns::of(row).name(Namespace::parse)).collect()
     }
 }

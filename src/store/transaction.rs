@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, time::Duration};
 
-use super::{Connection, Failure, Lease, Store};
+use super::{Failure, Lease, Store};
 
 /// How long COMMIT may take before its outcome counts as unknown. This end has to stop waiting by itself:
 /// PostgreSQL has switched its `statement_timeout` off by the time that it waits for a silent standby. The
@@ -83,20 +83,12 @@ impl Transaction {
         self.lease.set_spoilt(false);
         Ok(())
     }
-
-    /// Waits for statements of this transaction, and not for ever.
-    pub async fn patiently<T, E: Into<Failure>>(
-        &self,
-        work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, Failure> {
-        self.lease.patiently(work).await
-    }
 }
 
 impl Deref for Transaction {
-    type Target = Connection;
+    type Target = Lease;
 
-    fn deref(&self) -> &Connection {
+    fn deref(&self) -> &Lease {
         &self.lease
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Connection, Failure, Store, log, rows::Columns, transaction::Transaction};
+use tokio_postgres::types::ToSql;
+
+use super::{Failure, Lease, Store, log, rows::Columns, transaction::Transaction};
 use crate::{
     error::Error,
     names::{Namespace, WorkspaceId},
@@ -119,7 +121,7 @@ impl Store {
         open: impl Fn(&[WorkspaceId]) -> bool,
     ) -> Result<(), Error> {
         let tx = self.lock_tree(&workspace.namespace).await?;
-        match tx.patiently(put(&tx, workspace, open)).await? {
+        match put(&tx, workspace, open).await? {
             Ok(()) => Ok(tx.commit().await?),
             Err(refused) => {
                 tx.rollback().await?;
@@ -137,7 +139,7 @@ impl Store {
         open: impl Fn(&[WorkspaceId]) -> bool,
     ) -> Result<(), Error> {
         let tx = self.lock_tree(namespace).await?;
-        match tx.patiently(delete(&tx, namespace, id, open)).await? {
+        match delete(&tx, namespace, id, open).await? {
             Ok(()) => Ok(tx.commit().await?),
             Err(refused) => {
                 tx.rollback().await?;
@@ -156,16 +158,10 @@ impl Store {
     ) -> Result<Vec<Workspace>, Failure> {
         let namespace = namespace.as_str();
         let lease = self.reading_connection().await?;
-        let rows = lease
-            .patiently(async {
-                let Some(roots) = roots.map(texts) else {
-                    let statement = lease.prepare_cached(LIST).await?;
-                    return lease.query(&statement, &[&namespace, &after, &limit]).await;
-                };
-                let statement = lease.prepare_cached(LIST_BELOW).await?;
-                lease.query(&statement, &[&namespace, &after, &limit, &roots]).await
-            })
-            .await?;
+        let rows = match roots.map(texts) {
+            None => lease.rows(LIST, &[&namespace, &after, &limit]).await?,
+            Some(roots) => lease.rows(LIST_BELOW, &[&namespace, &after, &limit, &roots]).await?,
+        };
         rows.iter()
             .map(|row| {
                 let mut columns = Columns::of(row);
@@ -186,7 +182,7 @@ impl Store {
         workspaces: &[WorkspaceId],
     ) -> Result<Paths, Failure> {
         let lease = self.reading_connection().await?;
-        lease.patiently(paths(&lease, namespace, workspaces)).await
+        paths(&lease, namespace, workspaces).await
     }
 
     async fn lock_tree(&self, namespace: &Namespace) -> Result<Transaction, Failure> {
@@ -221,14 +217,15 @@ async fn put(
         if above.contains(id) {
             return Ok(Err(Error::WorkspaceCycle));
         }
-        if tx.query_opt(EXISTS, &[&namespace.as_str(), &parent.as_str()]).await?.is_none() {
+        if tx.rows(EXISTS, &[&namespace.as_str(), &parent.as_str()]).await?.is_empty() {
             return Ok(Err(Error::ParentNotFound));
         }
     }
     let (namespace, id) = (namespace.as_str(), id.as_str());
     let parent = parent_id.as_ref().map(WorkspaceId::as_str);
-    if tx.execute(UPDATE, &[&namespace, &id, &parent, display_name]).await? == 0 {
-        tx.execute(INSERT, &[&namespace, &id, &parent, display_name]).await?;
+    let parameters: [&(dyn ToSql + Sync); 4] = [&namespace, &id, &parent, display_name];
+    if tx.patiently(tx.execute(UPDATE, &parameters)).await? == 0 {
+        tx.patiently(tx.execute(INSERT, &parameters)).await?;
     }
     Ok(Ok(()))
 }
@@ -242,18 +239,18 @@ async fn delete(
     if !open(&ancestors(tx, namespace, id).await?) {
         return Ok(Err(Error::RoleMissing));
     }
-    tx.execute(ORPHAN, &[&namespace.as_str(), &id.as_str()]).await?;
-    let deleted = tx.execute(DELETE, &[&namespace.as_str(), &id.as_str()]).await?;
+    let parameters: [&(dyn ToSql + Sync); 2] = [&namespace.as_str(), &id.as_str()];
+    tx.patiently(tx.execute(ORPHAN, &parameters)).await?;
+    let deleted = tx.patiently(tx.execute(DELETE, &parameters)).await?;
     Ok(if deleted == 0 { Err(Error::WorkspaceNotFound) } else { Ok(()) })
 }
 
 pub(super) async fn paths(
-    on: &Connection,
+    on: &Lease,
     namespace: &Namespace,
     workspaces: &[WorkspaceId],
 ) -> Result<Paths, Failure> {
-    let statement = on.prepare_cached(PATHS).await?;
-    let rows = on.query(&statement, &[&namespace.as_str(), &texts(workspaces)]).await?;
+    let rows = on.rows(PATHS, &[&namespace.as_str(), &texts(workspaces)]).await?;
     let mut paths: HashMap<WorkspaceId, Vec<WorkspaceId>> = HashMap::new();
     for row in &rows {
         let mut columns = Columns::of(row);
@@ -265,13 +262,12 @@ pub(super) async fn paths(
 
 /// Some workspaces and all below them; `limit` at most.
 pub(super) async fn subtrees(
-    on: &Connection,
+    on: &Lease,
     namespace: &Namespace,
     roots: &[WorkspaceId],
     limit: i64,
 ) -> Result<Vec<WorkspaceId>, Failure> {
-    let statement = on.prepare_cached(SUBTREES).await?;
-    let rows = on.query(&statement, &[&namespace.as_str(), &texts(roots), &limit]).await?;
+    let rows = on.rows(SUBTREES, &[&namespace.as_str(), &texts(roots), &limit]).await?;
     rows.iter().map(|row| Columns::of(row).name(WorkspaceId::parse)).collect()
 }
 
@@ -285,6 +281,6 @@ async fn ancestors(
     namespace: &Namespace,
     id: &WorkspaceId,
 ) -> Result<Vec<WorkspaceId>, Failure> {
-    let rows = tx.query(ANCESTORS, &[&namespace.as_str(), &id.as_str()]).await?;
+    let rows = tx.rows(ANCESTORS, &[&namespace.as_str(), &id.as_str()]).await?;
     rows.iter().map(|row| Columns::of(row).name(WorkspaceId::parse)).collect()
 }

@@ -9,8 +9,9 @@ use approval_authority::{
     approval::{Operation, gate::Require},
     embedded::{Cluster, Keep},
     error::Error,
-    names::WorkspaceId,
+    names::{Namespace, WorkspaceId},
     proto::{self, Decision, Outcome},
+    store::listing::{Filter, Selection},
 };
 use futures_util::future::join_all;
 use tonic::{Code, Status};
@@ -213,4 +214,32 @@ async fn a_log_that_is_held_keeps_one_connection() {
         assert!(matches!(answer, Err(Error::StoreUnavailable)), "{answer:?}");
     }
     assert_eq!(most, 1, "at once");
+}
+
+/// The statements of a list shared one patience: those that took long together condemned every connection that there was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_statement_of_a_list_has_its_own_time() {
+    const HELD: Duration = Duration::from_millis(3500);
+    let service = Service::new().await;
+    service.pending().await;
+    let (mut one, mut two) = (service.database.connect().await, service.database.connect().await);
+    let mut held = Vec::new();
+    for (client, table) in [(&mut one, "logs"), (&mut two, "approvals")] {
+        let lock = format!("LOCK TABLE approval_authority.{table} IN ACCESS EXCLUSIVE MODE");
+        let transaction = client.transaction().await.expect("begun");
+        transaction.batch_execute(&lock).await.expect("locked");
+        held.push(transaction);
+    }
+    let all = Filter { workspaces: Selection::All, states: vec![], actions: vec![] };
+    let namespace = Namespace::default_namespace();
+    let list = service.store.approvals(&namespace, &all, None, 10);
+    let releases = async {
+        for transaction in held {
+            service.database.until_a_lock_is_waited_for().await;
+            tokio::time::sleep(HELD).await;
+            transaction.rollback().await.expect("released");
+        }
+    };
+    let (listed, ()) = tokio::join!(list, releases);
+    assert_eq!(listed.expect("a list").0.len(), 1);
 }
