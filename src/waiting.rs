@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// Asks the gate and, where the answer is that people are being asked, waits: until something is decided, and then
-/// asks again, on the terms that are `renewed`, if any still are; until `until`; or until it is `released`, be it that the server drains.
+/// asks again, on the terms that are `renewed`, if any still are; until what is waited for is withdrawn or revoked; until
+/// `until`; or until it is `released`, be it that the server drains.
 ///
 /// What the feed says only wakes: every answer is the ledger's.
 pub async fn require<Renewed>(
@@ -35,16 +36,22 @@ where
     tokio::pin!(released);
     loop {
         let gate = ledger.require(call.clone()).await?;
-        match gate {
+        let joined = match &gate {
             Gate::Approved { .. } | Gate::Denied { .. } => return Ok(gate),
-            Gate::Pending(_) => {}
-        }
+            Gate::Pending(approval) => approval.id(),
+        };
         tokio::select! {
-            () = waiter.wake() => match renewed().await? {
-                Some(terms) => call.terms = terms,
-                // The policy asks for nothing any more; whoever calls again is told so.
-                None => return Ok(gate),
-            },
+            () = waiter.wake() => {
+                // To ask anew would bring before people at once what somebody has just taken back from them.
+                if waiter.was_taken_back(joined) {
+                    return Ok(gate);
+                }
+                match renewed().await? {
+                    Some(terms) => call.terms = terms,
+                    // The policy asks for nothing any more; whoever calls again is told so.
+                    None => return Ok(gate),
+                }
+            }
             () = sleep_until(until) => return Ok(gate),
             () = &mut released => return Ok(gate),
         }

@@ -1,11 +1,12 @@
 //! Who waits for a decision here, by what they asked for.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::Tail;
 use crate::{
@@ -17,43 +18,61 @@ use crate::{
 /// request answers whoever asked.
 #[derive(Default)]
 pub(super) struct Waiting {
-    by_request: Mutex<HashMap<RequestHash, watch::Sender<()>>>,
+    by_request: Mutex<HashMap<RequestHash, watch::Sender<TakenBack>>>,
+}
+
+/// Approvals of one request that were taken back while somebody waited for it, the newest last.
+type TakenBack = VecDeque<Uuid>;
+
+/// So many of them are remembered. Whoever waits is woken by each, and asks about its own.
+const TAKEN_BACK: usize = 64;
+
+/// What an event can change for a call to the gate that joined a pending approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Nothing,
+    /// It may be let through or refused, or has to ask anew.
+    Settled,
+    /// The request was withdrawn, or its approval revoked.
+    TakenBack,
 }
 
 impl Waiting {
-    /// Wakes those whom an event may let through, or refuse.
+    /// Wakes those for whom an event changes something.
     pub(super) fn tell(&self, event: &Event) {
-        if !settles(event.kind) {
+        let change = change(event.kind);
+        if change == Change::Nothing {
             return;
         }
         let by_request = self.by_request.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiting) = by_request.get(&event.approval.request.operation.request_hash) {
-            waiting.send_replace(());
+            waiting.send_modify(|taken_back| {
+                if change == Change::TakenBack {
+                    taken_back.push_back(event.approval.id());
+                    if taken_back.len() > TAKEN_BACK {
+                        taken_back.pop_front();
+                    }
+                }
+            });
         }
     }
 
     /// Wakes everybody: something may have happened unseen.
     pub(super) fn tell_all(&self) {
         let by_request = self.by_request.lock().unwrap_or_else(PoisonError::into_inner);
-        by_request.values().for_each(|waiting| {
-            waiting.send_replace(());
-        });
+        by_request.values().for_each(|waiting| waiting.send_modify(|_| ()));
     }
 }
 
-/// Whether an event can change what a call to the gate that joined a pending approval is told.
-fn settles(kind: EventKind) -> bool {
+fn change(kind: EventKind) -> Change {
     match kind {
-        EventKind::Approved
-        | EventKind::Denied
-        | EventKind::Expired
-        | EventKind::Withdrawn
-        | EventKind::Revoked => true,
+        EventKind::Approved | EventKind::Denied | EventKind::Expired => Change::Settled,
+        EventKind::Withdrawn | EventKind::Revoked => Change::TakenBack,
         EventKind::Requested
         | EventKind::Escalated
         | EventKind::Reviewed
         | EventKind::Consumed
-        | EventKind::ResultReported => false,
+        | EventKind::ResultReported => Change::Nothing,
     }
 }
 
@@ -63,7 +82,7 @@ pub struct Waiter {
     tail: Arc<Tail>,
     request_hash: RequestHash,
     /// Taken when this is dropped.
-    woken: Option<watch::Receiver<()>>,
+    woken: Option<watch::Receiver<TakenBack>>,
 }
 
 impl Waiter {
@@ -71,9 +90,17 @@ impl Waiter {
         let woken = {
             let mut by_request =
                 tail.waiting.by_request.lock().unwrap_or_else(PoisonError::into_inner);
-            by_request.entry(request_hash).or_insert_with(|| watch::channel(()).0).subscribe()
+            by_request
+                .entry(request_hash)
+                .or_insert_with(|| watch::Sender::new(TakenBack::new()))
+                .subscribe()
         };
         Self { tail, request_hash, woken: Some(woken) }
+    }
+
+    /// Whether an approval of the request was withdrawn or revoked since somebody began to wait for it.
+    pub fn was_taken_back(&self, approval: Uuid) -> bool {
+        self.woken.as_ref().is_some_and(|woken| woken.borrow().contains(&approval))
     }
 
     /// Returns once it is worth asking again: something was settled since this waiter was made, or since this

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use approval_authority::{
     grpc::server::Drained,
-    proto::{ApprovalState, Outcome, RequireApprovalRequest, RequireApprovalResponse},
+    proto::{
+        ApprovalState, Outcome, RequireApprovalRequest, RequireApprovalResponse,
+        WithdrawApprovalRequest,
+    },
 };
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
@@ -112,6 +115,32 @@ async fn a_denial_of_the_same_request_to_somebody_else_ends_the_wait() {
     alice.deny(&others).await;
     let refused = answer(call).await;
     assert_eq!((refused.outcome(), id(&refused)), (Outcome::Denied, others));
+}
+
+/// It asked anew within milliseconds, and people were asked again for what had been taken back.
+#[tokio::test]
+async fn what_is_taken_back_ends_the_wait_and_is_not_asked_for_again() {
+    let (database, server) = TestServer::new().await;
+    let backend = server.caller("backend").await;
+    let asked = "SELECT count(*) FROM approval_authority.approvals";
+    let call = call(&backend, waiting("w1", LONG));
+    while database.count(asked).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    let held = id(&backend.require("w1", "delete_workspace").await);
+    let others = id(&server.caller("backend-2").await.require("w1", "delete_workspace").await);
+    let withdraw = async |subject: &str, approval_id: &str| {
+        let approval_id = approval_id.to_owned();
+        let withdraw = WithdrawApprovalRequest { approval_id, ..Default::default() };
+        let caller = server.caller(subject).await;
+        caller.approvals.clone().withdraw_approval(withdraw).await.expect("withdrawn");
+    };
+    // Of the same request, and somebody else's: it wakes, and the wait goes on.
+    withdraw("backend-2", &others).await;
+    withdraw("backend", &held).await;
+    let answer = answer(call).await;
+    assert_eq!((answer.outcome(), id(&answer)), (Outcome::Pending, held));
+    assert_eq!(database.count(asked).await, 2);
 }
 
 #[tokio::test]
