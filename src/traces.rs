@@ -129,7 +129,7 @@ const FAULT: Status = Status::Error { description: Cow::Borrowed("") };
 /// link to and from each. When it begins is an event of each call's, before which the call waited.
 pub async fn batch<T, E>(
     name: &'static str,
-    calls: impl Iterator<Item = &Trace>,
+    calls: impl ExactSizeIterator<Item = &Trace>,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
     let Some(context) = begin_batch(name, calls) else { return work.await };
@@ -141,8 +141,12 @@ pub async fn batch<T, E>(
     done
 }
 
-fn begin_batch<'a>(name: &'static str, calls: impl Iterator<Item = &'a Trace>) -> Option<Context> {
+fn begin_batch<'a>(
+    name: &'static str,
+    calls: impl ExactSizeIterator<Item = &'a Trace>,
+) -> Option<Context> {
     let tracer = TRACER.get()?;
+    let size = calls.len() as i64;
     let calls: Vec<&Context> =
         calls.filter(|call| call.is_sampled()).filter_map(|call| call.0.as_ref()).collect();
     let first = *calls.first()?;
@@ -151,7 +155,7 @@ fn begin_batch<'a>(name: &'static str, calls: impl Iterator<Item = &'a Trace>) -
         .span_builder(name)
         .with_kind(SpanKind::Internal)
         .with_links(links.collect())
-        .with_attributes([KeyValue::new("batch.size", calls.len() as i64)])
+        .with_attributes([KeyValue::new("batch.size", size)])
         .start_with_context(tracer, first);
     let batch = first.with_span(span);
     let of_batch = batch.span().span_context().clone();

@@ -14,6 +14,10 @@ use crate::{
 /// Between two rounds.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// Chunks that are deleted of one log before it is the turn of the next: what has piled up in one is not to keep the others
+/// waiting for days.
+const CHUNKS: usize = 50;
+
 /// How long what is over is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -28,52 +32,80 @@ pub(super) async fn run(store: &Store, retention: Retention, counts: &Rounds) {
     loop {
         let done = one_round(store, retention).await;
         counts.ended("retention", &done);
-        if let Err(failure) = done {
-            tracing::warn!(%failure, "not all that is old could be deleted; the next round will");
+        match done {
+            Ok(Left::More) => {}
+            Ok(Left::Nothing) => tokio::time::sleep(INTERVAL).await,
+            Err(failure) => {
+                tracing::warn!(%failure, "not all that is old could be deleted; the next round will");
+                tokio::time::sleep(INTERVAL).await;
+            }
         }
-        tokio::time::sleep(INTERVAL).await;
     }
 }
 
+/// What a round leaves for the next, which follows at once where that is more than nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    More,
+}
+
 /// Cuts and clears every log that it is time for; what could not be is told at the end.
-async fn one_round(store: &Store, retention: Retention) -> Result<(), Failure> {
-    let mut done = Ok(());
+async fn one_round(store: &Store, retention: Retention) -> Result<Left, Failure> {
+    let mut done = Ok(Left::Nothing);
     for namespace in store.logs_to_cut(retention.events).await? {
-        if let Err(failure) = cut(store, &namespace, retention.events).await {
-            tracing::warn!(%failure, %namespace, "the log could not be cut");
-            done = Err(failure);
+        match cut(store, &namespace, retention.events).await {
+            Ok(Left::Nothing) => {}
+            Ok(Left::More) => done = done.and(Ok(Left::More)),
+            Err(failure) => {
+                tracing::warn!(%failure, %namespace, "the log could not be cut");
+                done = Err(failure);
+            }
         }
     }
     for namespace in store.logs_to_clear(retention.closed_approvals).await? {
-        if let Err(failure) = clear(store, &namespace, retention.closed_approvals).await {
-            tracing::warn!(%failure, %namespace, "old approvals could not be deleted");
-            done = Err(failure);
+        match clear(store, &namespace, retention.closed_approvals).await {
+            Ok(Left::Nothing) => {}
+            Ok(Left::More) => done = done.and(Ok(Left::More)),
+            Err(failure) => {
+                tracing::warn!(%failure, %namespace, "old approvals could not be deleted");
+                done = Err(failure);
+            }
         }
     }
     done
 }
 
-async fn cut(store: &Store, namespace: &Namespace, age: SignedDuration) -> Result<(), Failure> {
-    let mut events = 0;
-    loop {
+async fn cut(store: &Store, namespace: &Namespace, age: SignedDuration) -> Result<Left, Failure> {
+    let (mut events, mut left) = (0, Left::More);
+    for _ in 0..CHUNKS {
         match store.cut_log(namespace, age).await? {
-            0 => break,
+            0 => {
+                left = Left::Nothing;
+                break;
+            }
             cut => events += cut,
         }
     }
     if events > 0 {
         tracing::info!(%namespace, events, "old events were cut off the log");
     }
-    Ok(())
+    Ok(left)
 }
 
-async fn clear(store: &Store, namespace: &Namespace, age: SignedDuration) -> Result<(), Failure> {
-    let mut after = Uuid::nil();
-    while let Some(last) = store.clear_approvals(namespace, age, after).await? {
-        after = last;
+async fn clear(store: &Store, namespace: &Namespace, age: SignedDuration) -> Result<Left, Failure> {
+    let (mut after, mut left) = (Uuid::nil(), Left::More);
+    for _ in 0..CHUNKS {
+        match store.clear_approvals(namespace, age, after).await? {
+            None => {
+                left = Left::Nothing;
+                break;
+            }
+            Some(last) => after = last,
+        }
     }
     if !after.is_nil() {
         tracing::info!(%namespace, "old approvals were deleted");
     }
-    Ok(())
+    Ok(left)
 }

@@ -12,8 +12,9 @@ use tonic::Code;
 use uuid::Uuid;
 
 use crate::{
+    database::Database,
     harness::{Caller, TestServer, id, refusal},
-    server::RETENTION,
+    server::{Process, RETENTION},
     service::{Service, call},
 };
 
@@ -185,4 +186,37 @@ async fn a_server_cuts_by_itself_and_cursors_know_it() {
     bookmark(&alice, &end, Start::Unspecified).await.expect("nothing was missed");
     let missing = alice.get(&asked).await.expect_err("deleted");
     assert_eq!(missing.code(), Code::NotFound);
+}
+
+/// One log with much to cut kept all others waiting until it was through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_with_much_to_cut_lets_the_others_have_their_turn() {
+    let database = Database::new().await;
+    let fill = "INSERT INTO approval_authority.logs (namespace, epoch)
+            SELECT unnest('{large,small}'::text[]), gen_random_uuid();
+        INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash,
+            requested_by, on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms, policy_digest,
+            recent_denials, create_time, state, version, expire_time)
+        SELECT l.namespace, gen_random_uuid(), 'w1', 'delete_workspace', '{}', sha256(''), 'tokens:backend', '', '', 1, 1, 1,
+            '', 0, t.time, 'EXPIRED', 1, t.time
+        FROM approval_authority.logs AS l CROSS JOIN (SELECT clock_timestamp() - interval '91 days') AS t (time);
+        INSERT INTO approval_authority.events (namespace, revision, type, workspace_id, approval_id, version, state,
+            verdicts, expire_time, event_time, batch_id)
+        SELECT a.namespace, n, 'REVIEWED', 'w1', a.id, n, 'PENDING', '[]', a.create_time, a.create_time, gen_random_uuid()
+        FROM approval_authority.approvals AS a
+        CROSS JOIN LATERAL generate_series(1, CASE a.namespace WHEN 'large' THEN 50001 ELSE 1 END) AS n";
+    database.connect().await.batch_execute(fill).await.expect("filled");
+    let mut process = Process::serve(&database.url).await;
+    let mut cut = Vec::new();
+    while cut.len() < 3 {
+        let lines = process.logs("old events were cut").await;
+        let line = lines.last().expect("what was waited for").clone();
+        let whose = line.split_once("namespace").expect("whose log").1.to_owned();
+        cut.push(whose);
+    }
+    for (line, [namespace, events]) in
+        cut.iter().zip([["large", "50000"], ["small", "1"], ["large", "1"]])
+    {
+        assert!(line.contains(namespace) && line.contains(events), "{cut:#?}");
+    }
 }
