@@ -198,6 +198,8 @@ mod tests {
             Gate::builder("https://a:1").token_file("/nowhere/token"),
             Gate::builder("https://a:1").wait(seconds(10)),
             Gate::builder("https://a:1").wait(seconds(61)).deadline(seconds(90)),
+            Gate::builder("https://a:1").wait(Duration::MAX),
+            Gate::builder("https://a:1").wait(Duration::MAX).deadline(Duration::MAX),
             Gate::builder("https://a:1").deadline(seconds(3_601)),
             Gate::builder("https://a:1").deadline(Duration::MAX),
         ];

@@ -8,7 +8,8 @@
 //! # ) -> Result<(), Box<dyn std::error::Error>> {
 //! use approval_authority::gate::subscribe::{Message, Start, WatchApprovalsRequest};
 //!
-//! let from = match stored {
+//! // An empty cursor would mean from now on, without what is pending.
+//! let from = match stored.filter(|cursor| !cursor.is_empty()) {
 //!     Some(after_cursor) => WatchApprovalsRequest { after_cursor, ..Default::default() },
 //!     None => WatchApprovalsRequest { start: Start::Pending.into(), ..Default::default() },
 //! };

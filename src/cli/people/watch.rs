@@ -31,7 +31,8 @@ use crate::{
 #[command(after_help = "\
 It goes on until it is stopped: when the connection is lost, it connects again and goes on where it was. As JSON, each
 message is a line; its \"cursor\" is what --after takes. If the connection is lost before all that is pending has come, it
-begins with that again; what was told to be pending and is no more is told then, as it is now.
+begins with that again; what was told to be pending and is no more is told then, as it is now (as JSON, by the \"state\" of
+its \"pendingApproval\").
 
 Examples:
   approval-authority watch
