@@ -104,10 +104,16 @@ enum PolicyCommand {
 #[derive(Subcommand)]
 enum TokenCommand {
     /// Print a random token, once, and its entry for tokens.toml.
-    #[command(after_help = "Examples:\n  approval-authority token new workspace-server")]
+    #[command(after_help = "\
+Examples:
+  approval-authority token new workspace-server
+  approval-authority token new alice --group org-admins")]
     New {
         /// Whom it is for: the principal is tokens:SUBJECT.
         subject: String,
+        /// A group of theirs, to which policy.toml can give roles as tokens:GROUP; can be repeated.
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
     },
 }
 
@@ -129,7 +135,7 @@ pub fn main() -> ExitCode {
         }
         Command::Health { config, timeout } => in_runtime(health::run(config, timeout)),
         Command::Policy(PolicyCommand::Check { file }) => policy::check(&file),
-        Command::Token(TokenCommand::New { subject }) => token::new(&subject),
+        Command::Token(TokenCommand::New { subject, groups }) => token::new(&subject, &groups),
         Command::People(command) => return people::main(*command),
     };
     match done {

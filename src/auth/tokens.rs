@@ -127,7 +127,9 @@ pub fn new_token() -> String {
 
 /// The entry of `tokens.toml` for a token.
 pub fn entry(subject: &str, token: &str, groups: &[&str]) -> Result<String, String> {
-    Principal::new(AUTHENTICATOR, subject)?;
+    for name in [subject].iter().chain(groups) {
+        Principal::new(AUTHENTICATOR, name).map_err(|why| format!("{name:?} {why}"))?;
+    }
     let subject = toml::Value::from(subject);
     let groups = toml::Value::from(groups.to_vec());
     let sha256 = sha256_hex(token);

@@ -1,8 +1,8 @@
 //! Tables for people: plain columns, in a terminal and in a pipe.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::visible::Visible;
 
@@ -12,11 +12,21 @@ const GAP: usize = 2;
 /// Rows below headings. What a cell holds is shown on one line and with nothing invisible in it, whoever wrote it.
 pub(super) struct Table<const COLUMNS: usize> {
     rows: Vec<[String; COLUMNS]>,
+    room: Option<usize>,
 }
+
+/// The last columns, for which there may be no room, and what each of them keeps at least.
+const SOFT: usize = 2;
+const LEAST: usize = 10;
 
 impl<const COLUMNS: usize> Table<COLUMNS> {
     pub(super) fn new(headings: [&str; COLUMNS]) -> Self {
-        Self { rows: vec![headings.map(str::to_owned)] }
+        Self { rows: vec![headings.map(str::to_owned)], room: None }
+    }
+
+    /// As wide as there is room: what is too much is cut off the cells of the last columns.
+    pub(super) fn within(self, room: Option<usize>) -> Self {
+        Self { room, ..self }
     }
 
     pub(super) fn row(&mut self, cells: [String; COLUMNS]) {
@@ -32,10 +42,22 @@ impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
                 *width = cell.width().max(*width);
             }
         }
+        let all = widths.iter().sum::<usize>() + GAP * COLUMNS.saturating_sub(1);
+        // The mark at the end of a cell that is cut is two columns wide in some terminals.
+        let mut too_much = match self.room {
+            Some(room) if all > room => all + SOFT - room,
+            Some(_) | None => 0,
+        };
+        for width in widths.iter_mut().rev().take(SOFT) {
+            let cut = too_much.min(width.saturating_sub(LEAST));
+            *width -= cut;
+            too_much -= cut;
+        }
         for row in &self.rows {
             let mut line = String::new();
             for (width, cell) in widths.iter().zip(row) {
-                line.push_str(cell);
+                let cell = cut(cell, *width);
+                line.push_str(&cell);
                 // Not by the formatter, which takes every character to be one column wide.
                 line.extend(std::iter::repeat_n(' ', width + GAP - cell.width()));
             }
@@ -43,6 +65,22 @@ impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
         }
         Ok(())
     }
+}
+
+/// A cell in so many columns, with a mark where it goes on.
+fn cut(cell: &str, width: usize) -> Cow<'_, str> {
+    if cell.width() <= width {
+        return cell.into();
+    }
+    let mut kept = String::new();
+    for c in cell.chars() {
+        if kept.width() + c.width().unwrap_or(0) >= width {
+            break;
+        }
+        kept.push(c);
+    }
+    kept.push('…');
+    kept.into()
 }
 
 #[cfg(test)]
@@ -62,5 +100,46 @@ e\u{301}                 x
 a\\nb\\u{202e}      x
 ";
         assert_eq!(table.to_string(), expected);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_cut_off_the_last_columns() {
+        let table = |room| {
+            let mut table = Table::new(["ID", "WHO", "WHY"]).within(room);
+            let cells =
+                ["0123456789abcdef", "somebody in particular", "for a reason of some length"];
+            table.row(cells.map(str::to_owned));
+            table.row(["x", "削除削除削除削除", "削除"].map(str::to_owned));
+            table.to_string()
+        };
+        for (room, expected) in [
+            (
+                69,
+                "ID                WHO                     WHY\n\
+                  0123456789abcdef  somebody in particular  for a reason of some length\n\
+                  x                 削除削除削除削除        削除\n",
+            ),
+            (
+                60,
+                "ID                WHO                     WHY\n\
+                  0123456789abcdef  somebody in particular  for a reason of…\n\
+                  x                 削除削除削除削除        削除\n",
+            ),
+            (
+                48,
+                "ID                WHO               WHY\n\
+                  0123456789abcdef  somebody in par…  for a rea…\n\
+                  x                 削除削除削除削除  削除\n",
+            ),
+            (
+                1,
+                "ID                WHO         WHY\n\
+                 0123456789abcdef  somebody …  for a rea…\n\
+                 x                 削除削除…   削除\n",
+            ),
+        ] {
+            assert_eq!(table(Some(room)), expected, "{room}");
+        }
+        assert_eq!(table(None), table(Some(69)));
     }
 }

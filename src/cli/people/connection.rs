@@ -14,8 +14,8 @@ use crate::{
     config::ForPeople,
     gate::{Builder, Gate, builder::is_this_machine, token::Token},
     proto::{
-        Approval, ApprovalState, GetApprovalRequest, ListApprovalsRequest, ListApprovalsResponse,
-        approval_service_client::ApprovalServiceClient,
+        Approval, ApprovalState, GetApprovalRequest, GetPolicyRequest, ListApprovalsRequest,
+        ListApprovalsResponse, approval_service_client::ApprovalServiceClient,
     },
 };
 
@@ -67,6 +67,8 @@ pub(super) struct Connection {
 /// The authority, for one caller in one namespace.
 pub(super) struct Authority {
     pub(super) gate: Gate,
+    /// Its URL.
+    pub(super) server: String,
     /// Empty for the default one.
     pub(super) namespace: String,
 }
@@ -84,7 +86,8 @@ impl Connection {
         let usage = |why: String| Failure::new(Exit::Usage, why);
         let environment = ForPeople::read().map_err(usage)?;
         let server = self.server.or(environment.server).unwrap_or_else(|| SERVER.to_owned());
-        let mut gate = settings(Gate::builder(url(&server)));
+        let server = url(&server);
+        let mut gate = settings(Gate::builder(&server));
         if self.allow_plaintext {
             gate = gate.allow_plaintext();
         }
@@ -123,7 +126,7 @@ impl Connection {
             usage(fault.to_string().replace("allow_plaintext", "--allow-plaintext"))
         })?;
         let namespace = self.namespace.or(environment.namespace).unwrap_or_default();
-        Ok(Authority { gate, namespace })
+        Ok(Authority { gate, server, namespace })
     }
 }
 
@@ -168,7 +171,17 @@ impl Authority {
     where
         Answering: Future<Output = Result<Response<Answer>, Status>>,
     {
-        Ok(self.gate.0.call(Duration::ZERO, |_| asked.clone(), call).await?)
+        let answered = self.gate.0.call(Duration::ZERO, |_| asked.clone(), call).await;
+        answered.map_err(|fault| Failure::from(fault).at(&self.server))
+    }
+
+    /// What an action does, in the words of the policy; empty if it says nothing of it.
+    pub(super) async fn effect_of(&self, action: &str) -> Result<String, Failure> {
+        let policy = self.ask(GetPolicyRequest {}, async |mut approvals, request| {
+            approvals.get_policy(request).await
+        });
+        let mut actions = policy.await?.actions.into_iter();
+        Ok(actions.find(|rule| rule.action == action).map_or_else(String::new, |it| it.description))
     }
 
     pub(super) async fn get(&self, id: &str) -> Result<Approval, Failure> {

@@ -111,14 +111,18 @@ async fn give(
     let verdict = Verdict { decision, reason, authority: connection.open().await? };
     each(&ids, async |index, which| {
         let id = verdict.authority.find(which, &[ApprovalState::Pending]).await?;
+        let found = verdict.authority.get(&id).await?;
         let hash = match hashes.get(index) {
             Some(hash) => hash.to_string(),
-            None => verdict.confirmed(&verdict.authority.get(&id).await?)?,
+            None => verdict.confirmed(&found).await?,
         };
-        let decided = verdict.send(id, hash).await?;
-        let words = in_words(decided.approval.as_ref());
-        let state = decided.approval.as_ref().map(Approval::state).unwrap_or_default();
-        output.print(&decided, || words)?;
+        let approval = verdict.send(id, hash).await?;
+        let state = approval.state();
+        let words = match approval.version == found.version {
+            true => repeated(decision, &approval),
+            false => in_words(&approval),
+        };
+        output.print(&DecideResponse { approval: Some(approval) }, || words)?;
         if is_void(decision, state) {
             let state = shown::state_name(state);
             return Err(Failure::new(Exit::MovedOn, format!("it is {state} since")));
@@ -130,10 +134,11 @@ async fn give(
 
 impl Verdict {
     /// Shows all of what is decided and asks; the hash of what was shown, if the answer is yes.
-    fn confirmed(&self, approval: &Approval) -> Result<String, Failure> {
+    async fn confirmed(&self, approval: &Approval) -> Result<String, Failure> {
+        let effect = self.authority.effect_of(&approval.action).await?;
         let mut terminal = anstream::stderr().lock();
         let show = |text: &str| fitted(text, io::stderr());
-        writeln!(terminal, "{}", show(&shown::whole(approval)?))?;
+        writeln!(terminal, "{}", show(&shown::whole(approval, &effect)?))?;
         shown::bound(approval)?;
         if approval.state() != ApprovalState::Pending {
             let state = shown::state_name(approval.state());
@@ -159,11 +164,7 @@ impl Verdict {
         }
     }
 
-    async fn send(
-        &self,
-        approval_id: String,
-        request_hash: String,
-    ) -> Result<DecideResponse, Failure> {
+    async fn send(&self, approval_id: String, request_hash: String) -> Result<Approval, Failure> {
         let request = DecideRequest {
             namespace: self.authority.namespace.clone(),
             approval_id,
@@ -174,8 +175,7 @@ impl Verdict {
         let decided = self
             .authority
             .ask(request, async |mut approvals, request| approvals.decide(request).await);
-        let approval = carried(decided.await?.approval)?;
-        Ok(DecideResponse { approval: Some(approval) })
+        carried(decided.await?.approval)
     }
 }
 
@@ -191,14 +191,31 @@ fn is_void(decision: Decision, state: ApprovalState) -> bool {
     }
 }
 
-fn in_words(approval: Option<&Approval>) -> String {
-    let Some(approval) = approval else { return String::new() };
+/// Nothing has changed: the same person has decided the same before.
+fn repeated(decision: Decision, approval: &Approval) -> String {
+    let what = shown::operation(approval);
+    match (decision, approval.state()) {
+        (Decision::Approve, ApprovalState::Pending) => {
+            format!("approved by you before: {what}; {} more must approve\n", needed(approval))
+        }
+        (Decision::Deny, ApprovalState::Denied) => {
+            format!("denied by you before: {what}; nothing was changed\n")
+        }
+        _ => in_words(approval),
+    }
+}
+
+/// So many more must approve.
+fn needed(approval: &Approval) -> i32 {
+    let given = i32::try_from(approval.verdicts.len()).unwrap_or(i32::MAX);
+    approval.approvals_required.saturating_sub(given)
+}
+
+fn in_words(approval: &Approval) -> String {
     let what = shown::operation(approval);
     match approval.state() {
         ApprovalState::Pending => {
-            let given = i32::try_from(approval.verdicts.len()).unwrap_or(i32::MAX);
-            let needed = approval.approvals_required.saturating_sub(given);
-            format!("recorded: {what}; {needed} more must approve\n")
+            format!("recorded: {what}; {} more must approve\n", needed(approval))
         }
         ApprovalState::Approved => {
             let left = lapse::left(approval.expire_time, Timestamp::now());

@@ -13,7 +13,7 @@ use super::fold::fitted;
 use crate::{
     gate::{self, Fault},
     proto::ErrorReason,
-    visible::Sentence,
+    visible::{Sentence, Visible},
 };
 
 /// What a script is told. 0 is for what was done, or let through.
@@ -39,11 +39,13 @@ pub(super) struct Failure {
     pub(super) exit: Exit,
     /// Empty if it has been told already.
     message: String,
+    /// Nobody answered who is the authority.
+    is_unreached: bool,
 }
 
 impl Failure {
     pub(super) fn new(exit: Exit, message: impl Display) -> Self {
-        Self { exit, message: message.to_string() }
+        Self { exit, message: message.to_string(), is_unreached: false }
     }
 
     /// One that a person was told of.
@@ -57,6 +59,22 @@ impl Failure {
             return self;
         }
         Self { message: format!("{what}: {}", self.message), ..self }
+    }
+
+    /// Says where the authority was looked for, if it was not there.
+    pub(super) fn at(self, server: &str) -> Self {
+        if !self.is_unreached {
+            return self;
+        }
+        // What a server says that is greeted in TLS and does not speak it.
+        let is_plain = ["reset by peer", "corrupt message", "close_notify", "unexpected end"]
+            .iter()
+            .any(|sign| self.message.contains(sign));
+        let advice = match server.starts_with("https:") && is_plain {
+            true => "; does it speak TLS?",
+            false => "; is it --server that you want?",
+        };
+        Self { message: format!("{}: {}{advice}", Visible(server), self.message), ..self }
     }
 
     /// Says what to do about it.
@@ -108,10 +126,8 @@ impl From<Status> for Failure {
             // It was not the authority that spoke, or one that knows more than this program.
             None if gate::passes(&status) => {
                 let why = root(&status).unwrap_or_else(|| message.to_string());
-                Self::new(
-                    Exit::TryAgain,
-                    format!("the authority cannot be reached: {}", Sentence(&why)),
-                )
+                let why = format!("the authority cannot be reached: {}", Sentence(&why));
+                Self { is_unreached: true, ..Self::new(Exit::TryAgain, why) }
             }
             None => Self::new(Exit::Failure, message),
         }

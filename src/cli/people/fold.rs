@@ -12,33 +12,44 @@ pub(super) const INDENT: &str = "             ";
 /// A terminal narrower than this is taken to be so wide: there is no room for what it is to show.
 const NARROWEST: usize = 2 * INDENT.len();
 
-/// A text as it is to be shown there: as it is, unless that is a terminal.
-pub(super) fn fitted(text: &str, there: impl AsFd) -> String {
-    match terminal_size_of(there) {
-        Some((Width(columns), _)) => folded(text, columns.into()),
-        None => text.to_owned(),
-    }
+/// How wide a terminal is; none: that is not one.
+pub(super) fn columns(there: impl AsFd) -> Option<usize> {
+    terminal_size_of(there).map(|(Width(columns), _)| columns.into())
 }
 
-/// A text in lines of at most so many columns. The only control characters in it are ends of lines and styles.
+/// A text as it is to be shown there: as it is, unless that is a terminal.
+pub(super) fn fitted(text: &str, there: impl AsFd) -> String {
+    columns(there).map_or_else(|| text.to_owned(), |columns| folded(text, columns))
+}
+
+/// A text in lines of at most so many columns, which end between words where words are short. The only control characters
+/// in it are ends of lines and styles.
 fn folded(text: &str, columns: usize) -> String {
     let columns = columns.max(NARROWEST);
     let mut folded = String::with_capacity(text.len());
     let (mut column, mut in_style) = (0, false);
+    // Behind the last space of the line, and in which column that is.
+    let mut space = None;
     for c in text.chars() {
         match c {
-            '\n' => column = 0,
+            '\n' => (column, space) = (0, None),
             '\u{1b}' => in_style = true,
             _ if in_style => in_style = c != 'm',
             _ => {
                 // Some are one column wide in some terminals and two in others.
                 let width = c.width_cjk().unwrap_or(0);
                 if column + width > columns {
-                    folded.push('\n');
-                    folded.push_str(INDENT);
-                    column = INDENT.len();
+                    // A long word is not to leave much of a line empty.
+                    let (at, before) = space
+                        .filter(|(_, before)| 3 * before > 2 * columns && c != ' ')
+                        .unwrap_or((folded.len(), column));
+                    folded.insert_str(at, &format!("\n{INDENT}"));
+                    (column, space) = (INDENT.len() + column - before, None);
                 }
                 column += width;
+                if c == ' ' {
+                    space = Some((folded.len() + 1, column));
+                }
             }
         }
         folded.push(c);
@@ -63,6 +74,13 @@ mod tests {
                 format!("\u{1b}[33m{twenty}123456\u{1b}[0m7"),
                 format!("\u{1b}[33m{twenty}123456\u{1b}[0m\n{INDENT}7"),
             ),
+            (format!("{twenty} 1234567"), format!("{twenty} \n{INDENT}1234567")),
+            (
+                format!("{twenty} \u{1b}[33m12345\u{1b}[0m67"),
+                format!("{twenty} \n{INDENT}\u{1b}[33m12345\u{1b}[0m67"),
+            ),
+            (format!("{twenty}123456 7"), format!("{twenty}123456\n{INDENT} 7")),
+            (format!("short {twenty}7"), format!("short {twenty}\n{INDENT}7")),
         ] {
             assert_eq!(folded(&text, 26), expected);
             assert_eq!(folded(&text, 3), expected, "no narrower than that");

@@ -1,5 +1,7 @@
 //! `pending` and `list`: approvals, a line for each.
 
+use std::{io, num::NonZeroUsize};
+
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use unicode_width::UnicodeWidthStr;
@@ -7,6 +9,7 @@ use unicode_width::UnicodeWidthStr;
 use super::{
     connection::Common,
     failure::Failure,
+    fold::columns,
     lapse,
     shown::{requester, state_name},
     which::short,
@@ -67,8 +70,8 @@ pub(in crate::cli) struct List {
     #[arg(long = "state", value_enum, value_name = "STATE")]
     states: Vec<State>,
     /// Only the newest.
-    #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
-    limit: usize,
+    #[arg(long, value_name = "NUMBER")]
+    limit: Option<NonZeroUsize>,
     #[command(flatten)]
     common: Common,
 }
@@ -126,7 +129,8 @@ impl Pending {
         listed
             .approvals
             .sort_by_key(|approval| approval.expire_time.map(|time| (time.seconds, time.nanos)));
-        output.print(&listed, || pending_table(&listed.approvals, Timestamp::now()))?;
+        let room = columns(io::stdout());
+        output.print(&listed, || pending_table(&listed.approvals, Timestamp::now(), room))?;
         Ok(())
     }
 }
@@ -136,21 +140,25 @@ impl List {
         let Common { output, connection } = self.common;
         let authority = connection.open().await?;
         let request = self.filter.request(self.states.into_iter().map(ApprovalState::from));
-        let listed = authority.list(request, self.limit).await?;
-        output.print(&listed, || table(&listed.approvals, Timestamp::now()))?;
+        let listed =
+            authority.list(request, self.limit.map_or(usize::MAX, NonZeroUsize::get)).await?;
+        let room = columns(io::stdout());
+        output.print(&listed, || table(&listed.approvals, Timestamp::now(), room))?;
         Ok(())
     }
 }
 
-fn pending_table(approvals: &[Approval], now: Timestamp) -> String {
+fn pending_table(approvals: &[Approval], now: Timestamp, room: Option<usize>) -> String {
     if approvals.is_empty() {
         return "nothing is pending\n".to_owned();
     }
-    let mut table = Table::new(["ID", "LEFT", "ACTION", "WORKSPACE", "REQUESTER", "REASON"]);
+    let headings = ["ID", "LEFT", "GIVEN", "ACTION", "WORKSPACE", "REQUESTER", "REASON"];
+    let mut table = Table::new(headings).within(room);
     for approval in approvals {
         table.row([
             short(&approval.id).to_owned(),
             lapse::left(approval.expire_time, now),
+            format!("{}/{}", approval.verdicts.len(), approval.approvals_required),
             approval.action.clone(),
             approval.workspace_id.clone(),
             requester(approval),
@@ -160,13 +168,13 @@ fn pending_table(approvals: &[Approval], now: Timestamp) -> String {
     table.to_string()
 }
 
-fn table(approvals: &[Approval], now: Timestamp) -> String {
+fn table(approvals: &[Approval], now: Timestamp, room: Option<usize>) -> String {
     if approvals.is_empty() {
         return "nothing is there\n".to_owned();
     }
     let headings =
         ["ID", "STATE", "REQUESTED", "LEFT", "ACTION", "WORKSPACE", "REQUESTER", "REASON"];
-    let mut table = Table::new(headings);
+    let mut table = Table::new(headings).within(room);
     for approval in approvals {
         let state = approval.state();
         let open = matches!(state, ApprovalState::Pending | ApprovalState::Approved);

@@ -95,7 +95,7 @@ impl Require {
         let key = self.idempotency_key.unwrap_or_else(|| Uuid::new_v4().to_string());
         let repeat = format!("repeat it with --idempotency-key {key}");
         let given = authority.gate.put(&asked, &key).await.map_err(|fault| {
-            let failure = Failure::from(fault);
+            let failure = Failure::from(fault).at(&authority.server);
             match failure.exit {
                 // It may have been let through, and nobody but this attempt can find out.
                 Exit::TryAgain => failure.and(&repeat),

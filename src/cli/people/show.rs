@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{connection::Common, failure::Failure, shown, which::Which};
+use super::{connection::Common, failure::Failure, output::Output, shown, which::Which};
 use crate::proto::{ApprovalState, GetApprovalResponse};
 
 #[derive(Args)]
@@ -25,7 +25,10 @@ impl Show {
         let id =
             authority.find(&self.id, &[ApprovalState::Pending, ApprovalState::Approved]).await?;
         let approval = authority.get(&id).await?;
-        let words = shown::whole(&approval)?;
+        let words = match output {
+            Output::Text => shown::whole(&approval, &authority.effect_of(&approval.action).await?)?,
+            Output::Json => String::new(),
+        };
         let bound = shown::bound(&approval);
         output.print(&GetApprovalResponse { approval: Some(approval) }, || words)?;
         bound

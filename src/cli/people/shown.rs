@@ -19,12 +19,13 @@ use crate::{
     visible::Visible,
 };
 
-/// The whole of an approval.
-pub(super) fn whole(approval: &Approval) -> Result<String, Failure> {
+/// The whole of an approval, and what its action does.
+pub(super) fn whole(approval: &Approval, effect: &str) -> Result<String, Failure> {
     let state = approval.state();
     let mut lines = Lines(String::new());
     lines.add("approval", &approval.id);
     lines.add("action", &approval.action);
+    lines.add("effect", effect);
     lines.add("workspace", &approval.workspace_id);
     lines.add("namespace", &approval.namespace);
     lines.add("requester", &approval.requested_by);
@@ -52,6 +53,9 @@ pub(super) fn whole(approval: &Approval) -> Result<String, Failure> {
         let left = lapse::left(approval.expire_time, Timestamp::now());
         lines.add("lapses", &format!("{}, in {left}", lapse::moment(approval.expire_time)));
     }
+    if state == ApprovalState::Expired {
+        lines.add("lapsed", &lapse::moment(approval.expire_time));
+    }
     lines.add("policy", &approval.policy_digest);
     lines.add("hash", &approval.request_hash);
     // JSON is escaped already, and its lines are its own.
@@ -67,6 +71,10 @@ fn in_words(approval: &Approval) -> String {
             let given = approval.verdicts.len();
             format!("{state}, {given} of {} approvals", approval.approvals_required)
         }
+        ApprovalState::Expired if approval.decide_time.is_some() => {
+            format!("{state}: it was approved, and not used in time")
+        }
+        ApprovalState::Expired => format!("{state}: it was not decided in time"),
         _ => state.to_owned(),
     }
 }

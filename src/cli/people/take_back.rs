@@ -23,7 +23,7 @@ pub(in crate::cli) struct Revoke {
     /// The approvals: of each its id, or the beginning or end of it.
     #[arg(required = true, value_name = "ID", value_parser = Which::parse)]
     ids: Vec<Which>,
-    /// Why.
+    /// Why, for the record in the database: nobody is told.
     #[arg(long, short, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
@@ -40,7 +40,7 @@ pub(in crate::cli) struct Withdraw {
     /// The approvals: of each its id; those who may list approvals can give the beginning or end of it.
     #[arg(required = true, value_name = "ID", value_parser = Which::parse)]
     ids: Vec<Which>,
-    /// Why.
+    /// Why, for the record in the database: nobody is told.
     #[arg(long, short, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
@@ -62,8 +62,9 @@ impl Revoke {
                 approvals.revoke_approval(request).await
             });
             let revoked = revoked.await.map(|answer| answer.approval);
-            let approval = authority.taken_back(&id, revoked, ApprovalState::Revoked).await?;
-            let words = format!("revoked: {}\n", shown::operation(&approval));
+            let (approval, how) =
+                authority.taken_back(&id, revoked, ApprovalState::Revoked).await?;
+            let words = format!("{how}: {}\n", shown::operation(&approval));
             Ok(output.print(&RevokeApprovalResponse { approval: Some(approval) }, || words)?)
         })
         .await
@@ -85,8 +86,9 @@ impl Withdraw {
                 approvals.withdraw_approval(request).await
             });
             let withdrawn = withdrawn.await.map(|answer| answer.approval);
-            let approval = authority.taken_back(&id, withdrawn, ApprovalState::Withdrawn).await?;
-            let words = format!("withdrawn: {}\n", shown::operation(&approval));
+            let (approval, how) =
+                authority.taken_back(&id, withdrawn, ApprovalState::Withdrawn).await?;
+            let words = format!("{how}: {}\n", shown::operation(&approval));
             Ok(output.print(&WithdrawApprovalResponse { approval: Some(approval) }, || words)?)
         })
         .await
@@ -94,20 +96,27 @@ impl Withdraw {
 }
 
 impl Authority {
-    /// The approval as it was taken back. The answer to a call can be lost, and the call that is made again is refused then,
-    /// since the first has done it already: what counts is that it is done.
+    /// The approval as it was taken back, and whether it is so by this call. The answer to a call can be lost, and the call that
+    /// is made again is refused then, since the first has done it already: what counts is that it is done.
     async fn taken_back(
         &self,
         id: &str,
         called: Result<Option<Approval>, Failure>,
         state: ApprovalState,
-    ) -> Result<Approval, Failure> {
+    ) -> Result<(Approval, String), Failure> {
+        let how = shown::state_name(state).to_lowercase();
         match called {
-            Ok(approval) => carried(approval),
+            Ok(approval) => Ok((carried(approval)?, how)),
             Err(failure) if failure.exit == Exit::MovedOn => match self.get(id).await {
-                Ok(approval) if approval.state() == state => Ok(approval),
+                Ok(approval) if approval.state() == state => {
+                    Ok((approval, format!("{how} already")))
+                }
                 Ok(_) | Err(_) => Err(failure),
             },
+            Err(failure) if failure.exit == Exit::Refused && state == ApprovalState::Withdrawn => {
+                Err(failure
+                    .and("only whoever asked can withdraw it; whoever may decide can deny it"))
+            }
             Err(failure) => Err(failure),
         }
     }

@@ -92,10 +92,13 @@ impl Watch {
                     log.begin(subscription.beginnings());
                     log.tell(message, cursor).await?;
                 }
-                Err(failure) if !begun => return Err(failure.into()),
-                Err(failure) => {
+                Err(status) => {
+                    let failure = Failure::from(status).at(&log.authority.server);
+                    if !begun {
+                        return Err(failure);
+                    }
                     if !lost {
-                        say(&format!("{}; trying again", Failure::from(failure).message()));
+                        say(&format!("{}; trying again", failure.message()));
                     }
                     lost = true;
                 }

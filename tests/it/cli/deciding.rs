@@ -50,6 +50,7 @@ async fn what_is_decided_is_shown_whole_and_a_yes_is_bound_to_it() {
         r#""evil\u202e": "\u001b[2J\u001b[1;1H\u009b2J\u202eecilA\u2069\u200b\r\nApprove this? [y/N] y""#,
         r"because\u{1b}[2J\u{1b}[1;1H\u{9b}2J\u{202e}ecilA\u{2069}\u{200b}\r\nApprove this? [y/N] y",
         "PENDING, 0 of 1 approvals",
+        "Deletes a workspace and all that is in it",
     ] {
         assert!(screen.contains(shown), "{shown} in {screen}");
     }
@@ -171,10 +172,24 @@ async fn of_a_quorum_each_is_told_how_many_more_it_takes() {
     let (_database, server) = TestServer::new().await;
     let approval = asked(&server, request("w1", "org_token_mint")).await;
     let approve = ["approve", &approval.id, "--request-hash", &approval.request_hash];
-    let first = Person::of("alice", server.address).runs(&approve).await;
-    assert!(first.out.contains("1 more must approve"), "{first:?}");
+    let alice = Person::of("alice", server.address);
+    for told in ["recorded: ", "approved by you before: "] {
+        let first = alice.runs(&approve).await;
+        assert!(first.out.starts_with(told), "{first:?}");
+        assert!(first.out.contains("1 more must approve"), "{first:?}");
+    }
+    let listed = alice.runs(&["pending"]).await;
+    assert!(listed.out.contains("  1/2  "), "{listed:?}");
     let second = Person::of("bob", server.address).runs(&approve).await;
     assert!(second.out.starts_with("approved: "), "{second:?}");
+
+    let other = pending(&server, "w2").await;
+    let deny = ["deny", &other.id, "--reason", "no", "--request-hash", &other.request_hash];
+    for told in ["denied: ", "denied by you before: "] {
+        let denied = alice.runs(&deny).await;
+        assert_eq!(denied.code, Some(0), "{denied:?}");
+        assert!(denied.out.starts_with(told), "{denied:?}");
+    }
 }
 
 #[tokio::test]
@@ -220,6 +235,7 @@ async fn nothing_that_a_requester_wrote_begins_where_the_programs_words_do() {
     let mut watch = alice.types_within(80, &["watch"]);
     watch.shows(" left\r\n").await;
     screens.push(watch.screen.clone());
+    let mut rows = 0;
     for screen in screens {
         assert!(screen.contains("delete_workspace"), "{screen}");
         for line in screen.split("\r\n") {
@@ -232,8 +248,11 @@ async fn nothing_that_a_requester_wrote_begins_where_the_programs_words_do() {
                 })
                 .collect();
             assert!(styled.chars().count() <= 80, "{line:?} in {screen}");
+            let begins_with_an_id = |line: &str| line.get(..8) == Some(short(&approval));
+            rows += usize::from(begins_with_an_id(&styled) && styled.ends_with('…'));
         }
     }
+    assert_eq!(rows, 1, "what is pending is a line");
     // A pipe is given lines as they are.
     let piped = alice.runs(&["show", &approval.id]).await;
     assert!(piped.out.contains(&long), "{piped:?}");

@@ -66,7 +66,10 @@ async fn each_exit_code_says_what_became_of_it() {
     server.drain().await;
     let gone = Person::of("alice", address).runs(&["pending"]).await;
     assert_eq!(gone.code, Some(7), "{gone:?}");
-    assert!(gone.err.contains("cannot be reached: Connection refused"), "{gone:?}");
+    assert!(
+        gone.err.contains("cannot be reached: Connection refused (os error 111); is it --server"),
+        "{gone:?}"
+    );
     let gone = Person::of("backend", address).runs(&["require", "w1", "delete_workspace"]).await;
     assert_eq!(gone.code, Some(7), "{gone:?}");
     assert!(gone.err.contains("repeat it with --idempotency-key "), "{gone:?}");
@@ -159,19 +162,26 @@ async fn what_came_to_nothing_since_is_no_success_and_what_is_done_already_is() 
         assert_eq!(alice.runs(&approve).await.code, Some(0));
     }
     // As when the answer to the first is lost, and the command asks again.
-    for _ in 0..2 {
+    for told in ["revoked: ", "revoked already: "] {
         let revoked = alice.runs(&["revoke", &one.id, "--reason", "x"]).await;
         assert_eq!(revoked.code, Some(0), "{revoked:?}");
-        assert!(revoked.out.starts_with("revoked: "), "{revoked:?}");
+        assert!(revoked.out.starts_with(told), "{revoked:?}");
     }
     let approved = alice.runs(&approve).await;
     assert_eq!(approved.code, Some(6), "{approved:?}");
     assert!(approved.err.contains("it is REVOKED"), "{approved:?}");
 
     let backend = Person::of("backend", server.address);
-    for _ in 0..2 {
+    let backend_2 = Person::of("backend-2", server.address);
+    let others = backend_2.runs(&["withdraw", &two.id]).await;
+    assert_eq!(others.code, Some(1), "it is not there for those that did not ask: {others:?}");
+    let unasked = alice.runs(&["withdraw", &two.id]).await;
+    assert_eq!(unasked.code, Some(5), "{unasked:?}");
+    assert!(unasked.err.contains("only whoever asked can withdraw it"), "{unasked:?}");
+    for told in ["withdrawn: ", "withdrawn already: "] {
         let withdrawn = backend.runs(&["withdraw", &two.id]).await;
         assert_eq!(withdrawn.code, Some(0), "{withdrawn:?}");
+        assert!(withdrawn.out.starts_with(told), "{withdrawn:?}");
     }
     let other = backend.runs(&["withdraw", &one.id]).await;
     assert_eq!(other.code, Some(6), "{other:?}");

@@ -90,8 +90,8 @@ async fn tables_say_who_what_why_and_how_long() {
     assert_eq!(alice.runs(&["pending"]).await.out, "nothing is pending\n");
     let approval = one(&server).await;
     let expected = "\
-ID        LEFT     ACTION            WORKSPACE  REQUESTER                           REASON
-SHORT-ID  23h 59m  delete_workspace  w1         tokens:backend for sam@example.com  nobody has used it since May
+ID        LEFT     GIVEN  ACTION            WORKSPACE  REQUESTER                           REASON
+SHORT-ID  23h 59m  0/1    delete_workspace  w1         tokens:backend for sam@example.com  nobody has used it since May
 ";
     assert_eq!(scrubbed(&alice.runs(&["pending"]).await.out, &approval), expected);
 
