@@ -41,7 +41,7 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Try it: a private PostgreSQL, the built-in policy and two tokens.
+    /// Try it: a private PostgreSQL, the built-in policy, and tokens for a backend and two people.
     #[command(after_help = "Examples:\n  approval-authority dev --listen 127.0.0.1:50052")]
     Dev(dev::Arguments),
     /// Run the service.
@@ -61,11 +61,11 @@ enum Command {
         /// The deployment.
         #[arg(long, default_value = "approval-authority.toml")]
         config: PathBuf,
-        /// Say what is applied, and change nothing.
+        /// Say what is applied, and change nothing; exit code 0 if servers of this release can work on it, else 1.
         #[arg(long)]
         status: bool,
         /// After the database was restored from a backup, before any server is started: take back every approval
-        /// that is open, and refuse the cursors of before.
+        /// that is open, and refuse the cursors of before. Refused while servers are at work.
         #[arg(long, conflicts_with = "status")]
         new_history: bool,
     },

@@ -264,7 +264,8 @@ impl Config {
         Self::read(file, overrides)
     }
 
-    fn read(file: &Path, overrides: Vec<(String, String)>) -> Result<Self, String> {
+    fn read(file: &Path, mut overrides: Vec<(String, String)>) -> Result<Self, String> {
+        database::override_in_pairs(&mut overrides);
         let environment = config::Environment::default()
             .separator("__")
             .try_parsing(true)

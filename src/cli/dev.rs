@@ -35,7 +35,9 @@ const SERVICE: &str = "service";
 const BACKEND: &str = "workspace-server";
 /// The person who decides.
 const PERSON: &str = "alice";
-/// Who may decide. A group, so that another person can be added for what takes two.
+/// Another, for what takes two.
+const SECOND: &str = "bob";
+/// Who may decide.
 const APPROVERS: &str = "approvers";
 
 /// The operation that the lines to paste ask for.
@@ -113,7 +115,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The tokens of the two, and the file that names them.
+/// The tokens of the first two, and the file that names them all.
 struct Credentials {
     file: PathBuf,
     backend: String,
@@ -149,15 +151,15 @@ fn credentials(folder: &Path) -> Result<Credentials> {
     let file = folder.join("tokens.toml");
     let (backend, person) = (secret_file(folder, BACKEND), secret_file(folder, PERSON));
     if !file.exists() {
-        let (for_backend, for_person) = (tokens::new_token(), tokens::new_token());
-        write_private(&backend, &for_backend)?;
-        write_private(&person, &for_person)?;
-        let entry = |subject, token: &str, groups: &[&str]| {
-            tokens::entry(subject, token, groups).map_err(|why| anyhow!(why))
-        };
-        let backend_entry = entry(BACKEND, &for_backend, &[])?;
-        let person_entry = entry(PERSON, &for_person, &[APPROVERS])?;
-        write_private(&file, &format!("{backend_entry}\n{person_entry}"))?;
+        let mut entries = Vec::new();
+        for (subject, groups) in
+            [(BACKEND, &[][..]), (PERSON, &[APPROVERS]), (SECOND, &[APPROVERS])]
+        {
+            let token = tokens::new_token();
+            write_private(&secret_file(folder, subject), &token)?;
+            entries.push(tokens::entry(subject, &token, groups).map_err(|why| anyhow!(why))?);
+        }
+        write_private(&file, &entries.join("\n"))?;
     }
     let read = |path: &Path| -> Result<String> {
         let token = fs::read_to_string(path);
@@ -225,9 +227,12 @@ export APPROVAL_AUTHORITY_SERVER={address} APPROVAL_AUTHORITY_TOKEN_FILE={token}
 {program} pending
 {program} approve ID
 
+Tokens in files, for that and for a gate of yours: {files}; org_token_mint takes both people.
+
 Ctrl-C stops it; the data stays."#,
         folder = folder.display(),
         token = secret_file(folder, PERSON).display(),
         program = config::program().display(),
+        files = [BACKEND, PERSON, SECOND].map(|of| format!("{of}.token")).join(", "),
     );
 }

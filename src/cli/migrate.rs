@@ -9,6 +9,7 @@ use crate::{
     config::Config,
     ledger::Ledger,
     store::{
+        Failure, Store,
         role::{ROLE, RoleState},
         schema::MigrationState,
     },
@@ -16,7 +17,17 @@ use crate::{
 
 pub(super) async fn run(config: PathBuf, status: bool, new_history: bool) -> Result<()> {
     let config = Config::load(&config).map_err(|why| anyhow!(why))?;
-    let store = store(&config)?;
+    let done = migrate(&store(&config)?, status, new_history).await;
+    done.map_err(|error| match error.downcast_ref() {
+        Some(Failure::Denied(_)) => error.context("database.url must be the schema owner's here"),
+        Some(_) | None => error,
+    })
+}
+
+async fn migrate(store: &Store, status: bool, new_history: bool) -> Result<()> {
+    // Before there are sessions of this program's.
+    let servers = if new_history { store.sessions_of_servers().await? } else { Vec::new() };
+    let mut is_whole = true;
     if !status {
         for name in store.migrate().await? {
             println!("applied {name}");
@@ -25,7 +36,10 @@ pub(super) async fn run(config: PathBuf, status: bool, new_history: bool) -> Res
     for migration in store.migrations().await? {
         let state = match migration.state {
             MigrationState::Applied => "applied",
-            MigrationState::Missing => "missing",
+            MigrationState::Missing => {
+                is_whole = false;
+                "missing"
+            }
             MigrationState::Newer => "newer",
         };
         println!("{state:8} {}", migration.name);
@@ -47,8 +61,13 @@ pub(super) async fn run(config: PathBuf, status: bool, new_history: bool) -> Res
             bail!("{why}; nothing was changed");
         }
         println!("refused  {why}");
+        is_whole = false;
     }
     if new_history {
+        if !servers.is_empty() {
+            let whose = servers.join("; ");
+            bail!("stop the servers first; there are sessions of theirs in the database: {whose}");
+        }
         let ledger = Ledger::new(store.clone());
         for namespace in store.namespaces().await? {
             let taken_back = ledger.begin_history(&namespace).await?;
@@ -56,7 +75,8 @@ pub(super) async fn run(config: PathBuf, status: bool, new_history: bool) -> Res
         }
     }
     match role {
-        _ if status => Ok(()),
+        RoleState::AsListed | RoleState::OfNewerRelease if is_whole => Ok(()),
+        _ if status => bail!("the database is not as this release needs it"),
         RoleState::AsListed | RoleState::OfNewerRelease => Ok(()),
         RoleState::Differs(_) => {
             bail!("the role {ROLE} has been granted what it needs, and is more than that")

@@ -38,8 +38,12 @@ fn describe(policy: &Policy) -> String {
     for binding in policy.bindings() {
         bindings.row(binding_row(binding));
     }
+    let holds = |role: Role| policy.bindings().iter().any(|binding| binding.role == role);
     let bindings = match policy.bindings() {
         [] => "no bindings: nobody holds a role\n".to_owned(),
+        _ if holds(Role::Requester) && !holds(Role::Approver) => {
+            format!("{bindings}\nno approver: what is asked for waits until it lapses\n")
+        }
         _ => bindings.to_string(),
     };
     let (digest, unlisted) = (policy.digest(), policy.unlisted_actions().as_str());

@@ -46,6 +46,23 @@ fn default_pool_size() -> usize {
     8
 }
 
+/// Of two keys for the same thing: what the environment says of one goes before what the file says of the other.
+pub(super) fn override_in_pairs(overrides: &mut Vec<(String, String)>) {
+    for pair in [
+        ["DATABASE__URL", "DATABASE__URL_FILE"],
+        ["DATABASE__NOTIFY_URL", "DATABASE__NOTIFY_URL_FILE"],
+    ] {
+        let is_set =
+            pair.map(|key| overrides.iter().any(|(name, _)| name.eq_ignore_ascii_case(key)));
+        for (key, unset) in pair.into_iter().zip([is_set == [false, true], is_set == [true, false]])
+        {
+            if unset {
+                overrides.push((key.to_owned(), String::new()));
+            }
+        }
+    }
+}
+
 impl DatabaseConfig {
     /// The same, with what its files hold; their paths and those in the URLs are relative to a folder.
     pub(super) fn below(mut self, folder: &Path) -> Result<Self, String> {
@@ -53,7 +70,9 @@ impl DatabaseConfig {
             ("url", &mut self.url, &self.url_file),
             ("notify_url", &mut self.notify_url, &self.notify_url_file),
         ] {
-            let Some(file) = file else { continue };
+            let Some(file) = file.as_ref().filter(|file| !file.as_os_str().is_empty()) else {
+                continue;
+            };
             if !url.is_empty() {
                 return Err(format!("database.{key} and database.{key}_file are both set"));
             }
@@ -92,6 +111,32 @@ mod tests {
         let config = read("url_file = \"url\"\nnotify_url_file = \"url\"").expect("well-formed");
         assert_eq!(config.database.url, "postgres://u:secret@h/d", "without the end of the line");
         assert_eq!(config.database.notify_url, config.database.url);
+    }
+
+    #[test]
+    fn what_the_environment_names_goes_before_the_other_key_of_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("url"), "postgres://in-the-file").expect("written");
+        let given = |key: &str, value: &str| vec![(format!("DATABASE__{key}"), value.to_owned())];
+        for (written, overrides, expected) in [
+            ("url = \"x\"", given("URL_FILE", "url"), ["postgres://in-the-file", ""]),
+            ("url_file = \"nowhere\"", given("URL", "y"), ["y", ""]),
+            ("url_file = \"nowhere\"", given("url", "y"), ["y", ""]),
+            (
+                "url = \"x\"\nnotify_url = \"x\"",
+                given("NOTIFY_URL_FILE", "url"),
+                ["x", "postgres://in-the-file"],
+            ),
+            ("url = \"x\"\nnotify_url_file = \"nowhere\"", given("NOTIFY_URL", "y"), ["x", "y"]),
+        ] {
+            let file = folder.path().join("a.toml");
+            std::fs::write(&file, format!("[database]\n{written}\n{TOKENS}")).expect("written");
+            let database = Config::read(&file, overrides).expect(written).database;
+            assert_eq!([database.url, database.notify_url], expected, "{written}");
+        }
+        let both = [given("URL", "y"), given("URL_FILE", "url")].concat();
+        let fault = Config::read(&folder.path().join("a.toml"), both).expect_err("which of them?");
+        assert!(fault.contains("both"), "{fault}");
     }
 
     #[test]

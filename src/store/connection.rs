@@ -32,6 +32,9 @@ use crate::{error::Error, metrics::Opened, tls};
 /// How long one host may take from the first packet to its first answer.
 pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 
+/// PostgreSQL's own, where a URL names none.
+const PORT: u16 = 5432;
+
 /// How long a statement may take before this end stops waiting: a little longer than the server's own
 /// timeout (`SETTINGS`, `transaction::BEGIN`), for a server that has stopped answering.
 const STATEMENT_PATIENCE: Duration = Duration::from_secs(6);
@@ -165,6 +168,8 @@ pub(super) type Driven = (Client, BoxStream<'static, Result<AsyncMessage, tokio_
 /// One host of a database.
 #[derive(Clone)]
 struct Endpoint {
+    /// As the URL has it, with its port.
+    name: Arc<str>,
     config: Config,
     /// None for plaintext.
     tls: Option<MakeRustlsConnect>,
@@ -235,15 +240,16 @@ impl Connector {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let mut last = Failure::Unavailable("the URL names no host".to_owned());
+        let mut failed: Option<Failure> = None;
         for host in self.hosts.iter() {
-            match tokio::time::timeout(CONNECT_PATIENCE, attempt(host.clone())).await {
-                Ok(Ok(session)) => return Ok(session),
-                Ok(Err(failure)) => last = failure,
-                Err(_) => last = silent(),
-            }
+            let attempted = tokio::time::timeout(CONNECT_PATIENCE, attempt(host.clone())).await;
+            let failure = match attempted.unwrap_or_else(|_| Err(silent())) {
+                Ok(session) => return Ok(session),
+                Err(failure) => failure.of_host(&host.name, failed.as_ref()),
+            };
+            failed = Some(failure);
         }
-        Err(last)
+        Err(failed.unwrap_or_else(|| Failure::Unavailable("the URL names no host".to_owned())))
     }
 
     /// A session for the pool, with a primary that keeps what it acknowledges.
@@ -311,18 +317,23 @@ fn each_host(url: &Url) -> Result<Vec<Endpoint>, String> {
     let tls = if hosts.clone().any(is_verified) { Some(tls_of(url)?) } else { None };
     let endpoints = hosts.map(|(index, host)| {
         let mut one = Config::new();
-        match host {
-            tokio_postgres::config::Host::Tcp(name) => one.host(name),
-            tokio_postgres::config::Host::Unix(path) => one.host_path(path),
+        let port = ports.get(index).or(ports.first()).copied().unwrap_or(PORT);
+        let name = match host {
+            tokio_postgres::config::Host::Tcp(name) => {
+                one.host(name);
+                format!("{name}:{port}")
+            }
+            tokio_postgres::config::Host::Unix(path) => {
+                one.host_path(path);
+                format!("{}:{port}", path.display())
+            }
         };
+        one.port(port);
         if let Some(address) = addresses.get(index) {
             one.hostaddr(*address);
         }
         let tls = tls.clone().filter(|_| is_verified((index, host)));
         one.ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable });
-        if let Some(port) = ports.get(index).or(ports.first()) {
-            one.port(*port);
-        }
         config.get_user().map(|user| one.user(user));
         config.get_password().map(|password| one.password(password));
         config.get_dbname().map(|name| one.dbname(name));
@@ -339,7 +350,7 @@ fn each_host(url: &Url) -> Result<Vec<Endpoint>, String> {
         // What was sent and is not acknowledged by then was sent to a machine that is gone.
         let unacknowledged = config.get_tcp_user_timeout().copied();
         one.tcp_user_timeout(unacknowledged.unwrap_or(STATEMENT_PATIENCE));
-        Endpoint { config: one, tls }
+        Endpoint { name: name.into(), config: one, tls }
     });
     Ok(endpoints.collect())
 }

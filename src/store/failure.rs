@@ -28,6 +28,30 @@ impl Failure {
         Self::Unavailable(describe(&error))
     }
 
+    /// The same, of the host that it happened with, behind what happened with those before it.
+    pub(super) fn of_host(self, host: &str, before: Option<&Self>) -> Self {
+        let words = |why: &str| match before.and_then(Self::why) {
+            Some(before) => format!("{before}; {host}: {why}"),
+            None => format!("{host}: {why}"),
+        };
+        match self {
+            Self::Unavailable(why) => Self::Unavailable(words(&why)),
+            Self::Fault(why) => Self::Fault(words(&why)),
+            Self::Denied(why) => Self::Denied(words(&why)),
+            Self::Busy(why) => Self::Busy(words(&why)),
+            Self::Unknown | Self::NoLog => self,
+        }
+    }
+
+    fn why(&self) -> Option<&str> {
+        match self {
+            Self::Unavailable(why) | Self::Fault(why) | Self::Denied(why) | Self::Busy(why) => {
+                Some(why)
+            }
+            Self::Unknown | Self::NoLog => None,
+        }
+    }
+
     /// A stored value is not what this version of the server writes.
     pub(super) fn corrupt(what: impl std::fmt::Display) -> Self {
         Self::Fault(format!("unexpected value in the database: {what}"))

@@ -39,6 +39,15 @@ SELECT c.migration, c.oldest_server FROM approval_authority.schema_compatibility
 const APPLIED: &str = "-- applied(): migrations that the database has, named as their files are
 SELECT h.version, format('V%s__%s', h.version, h.name) FROM approval_authority.schema_history AS h";
 
+const SERVERS: &str = "-- sessions_of_servers(): in this database, but for one's own
+SELECT format('%s as %s, pid %s', a.application_name, a.usename, a.pid)
+FROM pg_catalog.pg_stat_activity AS a
+JOIN pg_catalog.pg_roles AS r ON r.oid = a.usesysid
+WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
+    AND (a.application_name = 'approval-authority' OR NOT r.rolsuper AND r.rolname <> current_user
+        AND pg_has_role(r.oid, to_regrole('approval_authority_service'), 'MEMBER'))
+ORDER BY a.pid";
+
 /// The oldest PostgreSQL that is supported, as `server_version_num` has it.
 const OLDEST_POSTGRES: i32 = 150_000;
 
@@ -159,6 +168,12 @@ impl Store {
             }
         }
         Ok(applied)
+    }
+
+    /// Sessions in this database that are a server's, whoever began them: by their name, or by what their login may.
+    pub async fn sessions_of_servers(&self) -> Result<Vec<String>, Failure> {
+        let rows = self.unpooled().await?.query(SERVERS, &[]).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
     /// Whether the service's role is there, and has what it is to have and no more. For the schema's owner.

@@ -159,6 +159,10 @@ async fn a_host_that_accepts_and_says_nothing_is_passed_over() {
     let (host, rest) = database.url.split_once("user=").expect("a URL");
     let socket = host.trim().trim_start_matches("host='").trim_end_matches('\'');
     let url = format!("host=127.0.0.1,{socket} port={port},5432 user={rest}");
+    let nowhere = format!("host=127.0.0.1,127.0.0.1 port={port},1 user={rest}");
+    let failed = store(&nowhere).schema_status().await.expect_err("none of them").to_string();
+    let first = format!("127.0.0.1:{port}: the database did not answer in time; 127.0.0.1:1: ");
+    assert!(failed.contains(&first), "{failed}");
     let status = store(&url).schema_status().await.expect("the second host");
     assert_eq!(status, approval_authority::store::schema::SchemaStatus::Fits);
 }

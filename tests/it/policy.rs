@@ -90,6 +90,12 @@ no bindings: nobody holds a role
 "#;
     assert_eq!(built_in.split_once('\n').expect("lines").1, expected);
     assert_eq!(check_text("").await, (Some(0), built_in, String::new()));
+
+    let asks =
+        "[[bindings]]\nrole = \"requester\"\nprincipals = [\"tokens:a\"]\nworkspaces = [\"*\"]\n";
+    let (code, out, _) = check_text(asks).await;
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.ends_with("no approver: what is asked for waits until it lapses\n"), "{out}");
 }
 
 #[tokio::test]

@@ -133,7 +133,7 @@ async fn it_asks_for_a_migration_or_makes_it() {
     let drop = "DROP SCHEMA approval_authority CASCADE";
     database.connect().await.batch_execute(drop).await.expect("dropped");
     let folder = tempfile::tempdir().expect("a folder");
-    write_deployment(folder.path(), &database.url, "");
+    let services = write_deployment(folder.path(), &database.url, "");
     assert!(refuses(folder.path()).await.contains("migrate"), "an empty database");
     let owners = tempfile::tempdir().expect("a folder");
     let config = write_deployment(owners.path(), &database.owner_url, "");
@@ -146,15 +146,25 @@ async fn it_asks_for_a_migration_or_makes_it() {
         }
         async move {
             let output = command.output().await.expect("the program");
-            assert!(output.status.success());
-            String::from_utf8(output.stdout).expect("text")
+            (output.status.code(), String::from_utf8(output.stdout).expect("text"))
         }
     };
-    assert!(migrate(true).await.contains("missing  V1__ledger"));
-    assert!(migrate(false).await.contains("applied V1__ledger"));
-    let status = migrate(true).await;
+    let (code, status) = migrate(true).await;
+    assert_eq!(code, Some(1), "{status}");
+    assert!(status.contains("missing  V1__ledger"));
+    let (code, migrated) = migrate(false).await;
+    assert_eq!(code, Some(0), "{migrated}");
+    assert!(migrated.contains("applied V1__ledger"));
+    let (code, status) = migrate(true).await;
+    assert_eq!(code, Some(0), "{status}");
     assert!(status.contains("applied  V1__ledger"));
     assert!(status.contains("granted  role approval_authority_service"));
+    let mut as_the_service = program();
+    as_the_service.args(["migrate", "--status", "--config"]).arg(services);
+    let refused = as_the_service.output().await.expect("the program");
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let why = String::from_utf8(refused.stderr).expect("text");
+    assert!(why.contains("must be the schema owner's"), "{why}");
     Process::serve(&database.url).await;
 }
 

@@ -14,12 +14,16 @@ async fn end_of_log(caller: &Caller) -> String {
     stream.message().await.expect("a message").expect("no end").cursor
 }
 
-async fn new_history(database: &Database) -> String {
+async fn begin_history(database: &Database) -> std::process::Output {
     let folder = tempfile::tempdir().expect("a folder");
     let config = write_deployment(folder.path(), &database.owner_url, "");
     let mut migrate = program();
     migrate.arg("migrate").arg("--config").arg(config).arg("--new-history");
-    let output = migrate.output().await.expect("the program");
+    migrate.output().await.expect("the program")
+}
+
+async fn new_history(database: &Database) -> String {
+    let output = begin_history(database).await;
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("text")
 }
@@ -57,5 +61,11 @@ async fn what_was_used_after_the_backup_does_not_come_back_to_life() {
     let oldest = WatchApprovalsRequest { start: Start::Oldest.into(), ..Default::default() };
     let told = crate::watch::events(&alice, oldest, 6).await;
     assert!(told[3..5].iter().all(|event| event.actor.is_empty()), "the authority did it");
+
+    let too_early = begin_history(&restored).await;
+    assert_eq!(too_early.status.code(), Some(1), "{too_early:?}");
+    let why = String::from_utf8(too_early.stderr).expect("text");
+    assert!(why.contains("stop the servers first") && why.contains("as service, pid"), "{why}");
+    server.drain().await;
     assert!(new_history(&restored).await.contains("taken back: 1\n"), "and again");
 }
