@@ -179,8 +179,7 @@ impl Scope {
         if self.covers(std::slice::from_ref(workspace)) {
             return Ok(true);
         }
-        let paths = store.paths(namespace, std::slice::from_ref(workspace)).await?;
-        Ok(paths.get(workspace).is_some_and(|path| self.covers(path)))
+        Ok(self.covers(&store.path(namespace, workspace).await?))
     }
 }
 

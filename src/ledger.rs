@@ -11,6 +11,7 @@
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
@@ -59,6 +60,8 @@ struct Job {
     rounds: u32,
     /// The call that gives it.
     trace: Trace,
+    /// Cancelled when the caller is not there any more, though somebody may still wait for the reply.
+    gone: CancellationToken,
     reply: oneshot::Sender<Result<Answer, Error>>,
 }
 
@@ -98,8 +101,18 @@ impl Ledger {
 
     /// Consumes a matching approval, or joins or creates the pending one.
     pub async fn require(&self, require: Require) -> Result<Gate, Error> {
+        self.require_unless(require, &CancellationToken::new()).await
+    }
+
+    /// The same, unless the caller is `gone` by the time that it would be decided: an approval is not to be used by
+    /// somebody who will not act on it. Then the answer, which nobody is there for, is [`Error::OutcomeUnknown`].
+    pub async fn require_unless(
+        &self,
+        require: Require,
+        gone: &CancellationToken,
+    ) -> Result<Gate, Error> {
         let namespace = require.namespace.clone();
-        match self.submit(namespace, Task::Gate(Box::new(require))).await? {
+        match self.submit(namespace, Task::Gate(Box::new(require)), gone.clone()).await? {
             Answer::Gate(gate) => Ok(gate),
             Answer::Approval(_) => {
                 Err(Error::internal("a call to the gate was answered as a command"))
@@ -114,7 +127,8 @@ impl Ledger {
         id: Uuid,
         command: Command,
     ) -> Result<Approval, Error> {
-        match self.submit(namespace.clone(), Task::On(id, command)).await? {
+        let here = CancellationToken::new();
+        match self.submit(namespace.clone(), Task::On(id, command), here).await? {
             Answer::Approval(approval) => Ok(approval),
             Answer::Gate(_) => Err(Error::internal("a command was answered as a call to the gate")),
         }
@@ -122,18 +136,26 @@ impl Ledger {
 
     /// Does to an approval what passing time does: lets it lapse, or brings it before the next ancestor.
     pub async fn keep(&self, namespace: &Namespace, id: Uuid) -> Result<(), Error> {
-        self.submit(namespace.clone(), Task::Keep(id)).await.map(|_| ())
+        let here = CancellationToken::new();
+        self.submit(namespace.clone(), Task::Keep(id), here).await.map(|_| ())
     }
 
-    async fn submit(&self, namespace: Namespace, task: Task) -> Result<Answer, Error> {
+    async fn submit(
+        &self,
+        namespace: Namespace,
+        task: Task,
+        gone: CancellationToken,
+    ) -> Result<Answer, Error> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { task, met: Vec::new(), rounds: 0, trace: Trace::current(), reply };
+        let trace = Trace::current();
+        let job = Job { task, met: Vec::new(), rounds: 0, trace, gone: gone.clone(), reply };
         match &job.task {
             Task::Gate(_) => self.shared.look(namespace, vec![job]),
             Task::On(..) | Task::Keep(_) => self.shared.commit(namespace, vec![job]),
         }
         match answer.await {
             Ok(answer) => answer,
+            Err(_) if gone.is_cancelled() => Err(Error::OutcomeUnknown),
             Err(_) => Err(Error::internal("a batch ended without an answer")),
         }
     }
@@ -154,7 +176,7 @@ impl Shared {
 
     async fn run_looks(self: Arc<Self>, namespace: Namespace) {
         while let Some(mut waiting) = self.looks.take(&namespace) {
-            waiting.retain(|job| !job.reply.is_closed());
+            waiting.retain(|job| !job.is_given_up());
             let rest = waiting.split_off(BATCH.min(waiting.len()));
             self.looks.put_back(&namespace, rest);
             let batch = self.clone().look_together(namespace.clone(), waiting);
@@ -236,7 +258,7 @@ impl Shared {
 fn choose(waiting: Vec<Job>) -> (Vec<Job>, Vec<Job>, Vec<Job>) {
     let (mut batch, mut same_call, mut rest) = (Vec::new(), Vec::new(), Vec::new());
     let mut claimed = HashSet::new();
-    for job in waiting.into_iter().filter(|job| !job.reply.is_closed()) {
+    for job in waiting.into_iter().filter(|job| !job.is_given_up()) {
         let claims = job.claims();
         let free = claims.iter().all(|claim| !claimed.contains(claim));
         if free && batch.len() < BATCH {
@@ -257,6 +279,11 @@ impl Job {
             Task::Gate(require) => Some(require),
             Task::On(..) | Task::Keep(_) => None,
         }
+    }
+
+    /// Whether nobody will act on its answer.
+    fn is_given_up(&self) -> bool {
+        self.gone.is_cancelled() || self.reply.is_closed()
     }
 
     fn answer(self, answer: Result<Answer, Error>) {

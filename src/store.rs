@@ -42,9 +42,13 @@ use url::Url;
 /// approvals are about.
 pub const QUIET: &str = "tokio_postgres=warn";
 
-/// Connections that lists and the feed leave to the ledger, where the pool is large enough: a crowd of
-/// subscribers that comes back must not keep the gate waiting.
-const FOR_THE_LEDGER: usize = 2;
+/// Connections for what is looked up by itself before something is decided; and as many for the tails of logs and the keeper
+/// together.
+const FOR_LOOKUPS: usize = 2;
+
+/// Connections that lists and the feed leave to all else, where the pool is large enough: a crowd of readers, or of subscribers
+/// that come back, must not keep the gate waiting, nor those who decide.
+const NOT_FOR_READERS: usize = 2 * FOR_LOOKUPS;
 
 /// Where the database is.
 #[derive(Clone)]
@@ -74,6 +78,8 @@ pub struct Store {
     connector: Connector,
     listener: Connector,
     readers: Arc<Semaphore>,
+    lookups: Arc<Semaphore>,
+    apart: Arc<Semaphore>,
     announcer: notify::Announcer,
 }
 
@@ -95,9 +101,11 @@ impl Store {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(Error::internal)?;
-        let readers = config.pool_size.saturating_sub(FOR_THE_LEDGER).max(1);
-        let readers = Arc::new(Semaphore::new(readers));
-        Ok(Self { pool, connector, listener, readers, announcer: notify::Announcer::default() })
+        let readers = config.pool_size.saturating_sub(NOT_FOR_READERS).max(1);
+        let [readers, lookups, apart] =
+            [readers, FOR_LOOKUPS, FOR_LOOKUPS].map(|places| Arc::new(Semaphore::new(places)));
+        let announcer = notify::Announcer::default();
+        Ok(Self { pool, connector, listener, readers, lookups, apart, announcer })
     }
 
     /// A connection of the pool's.
@@ -107,13 +115,22 @@ impl Store {
 
     /// The same database for what must not wait behind a crowd of readers: the tails of logs, and the keeper.
     pub fn apart(&self) -> Self {
-        Self { readers: Arc::new(Semaphore::new(FOR_THE_LEDGER)), ..self.clone() }
+        Self { readers: self.apart.clone(), ..self.clone() }
+    }
+
+    /// A connection for one thing that is looked up by its key, behind others of its kind alone.
+    async fn lookup_connection(&self) -> Result<Lease, Failure> {
+        self.lend_behind(&self.lookups).await
     }
 
     /// A connection for a list or the feed. Whoever waits here is in nobody's way, and waits its turn: to be refused
     /// it would only come back.
     async fn reading_connection(&self) -> Result<Lease, Failure> {
-        let place = self.readers.clone().acquire_owned().await;
+        self.lend_behind(&self.readers).await
+    }
+
+    async fn lend_behind(&self, places: &Arc<Semaphore>) -> Result<Lease, Failure> {
+        let place = places.clone().acquire_owned().await;
         let place = place.map_err(|closed| Failure::Unavailable(closed.to_string()))?;
         self.lend(Some(place)).await
     }

@@ -1,6 +1,7 @@
 //! Calls to the gate that wait for a decision.
 
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     approval::{
@@ -14,7 +15,7 @@ use crate::{
 
 /// Asks the gate and, where the answer is that people are being asked, waits: until something is decided, and then
 /// asks again, on the terms that are `renewed`, if any still are; until what is waited for is withdrawn or revoked; until
-/// `until`; or until it is `released`, be it that the server drains.
+/// `until`; or until it is `released`, be it that the server drains. For a caller that is `gone` nothing is used.
 ///
 /// What the feed says only wakes: every answer is the ledger's.
 pub async fn require<Renewed>(
@@ -24,23 +25,26 @@ pub async fn require<Renewed>(
     until: Instant,
     mut renewed: impl FnMut() -> Renewed,
     released: impl Future<Output = ()>,
+    gone: &CancellationToken,
 ) -> Result<Gate, Error>
 where
     Renewed: Future<Output = Result<Option<Terms>, Error>>,
 {
     if until <= Instant::now() {
-        return ledger.require(call).await;
+        return ledger.require_unless(call, gone).await;
     }
     // Before the first look: what is decided after it is heard.
     let mut waiter = feed.wait_for(&call.namespace, call.operation.request_hash);
     tokio::pin!(released);
     loop {
-        let gate = ledger.require(call.clone()).await?;
+        let gate = ledger.require_unless(call.clone(), gone).await?;
         let joined = match &gate {
             Gate::Approved { .. } | Gate::Denied { .. } => return Ok(gate),
             Gate::Pending(approval) => approval.id(),
         };
         tokio::select! {
+            biased;
+            () = &mut released => return Ok(gate),
             () = waiter.wake() => {
                 // To ask anew would bring before people at once what somebody has just taken back from them.
                 if waiter.was_taken_back(joined) {
@@ -53,7 +57,6 @@ where
                 }
             }
             () = sleep_until(until) => return Ok(gate),
-            () = &mut released => return Ok(gate),
         }
     }
 }

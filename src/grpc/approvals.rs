@@ -192,8 +192,8 @@ impl ApprovalService {
                 () = gone.cancelled() => {}
             }
         };
-        let gate =
-            waiting::require(&self.ledger, &self.feed, call, until, renewed, released).await?;
+        let (ledger, feed) = (&self.ledger, &self.feed);
+        let gate = waiting::require(ledger, feed, call, until, renewed, released, &gone).await?;
         match &gate {
             Gate::Approved { replayed, .. } => self.outcomes.approved(*replayed),
             Gate::Pending(_) => self.outcomes.pending(),

@@ -16,7 +16,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 /// Calls at once on one connection to what is open to everybody: some of them are streams, and who makes them is not known.
-const OPEN_CALLS: usize = 16;
+pub(super) const OPEN_CALLS: usize = 16;
 
 /// The connections of a server.
 #[derive(Debug)]
@@ -142,10 +142,11 @@ impl Line {
         Busy(self.clone())
     }
 
-    /// One more call to what is open to everybody; none if there are enough of them on this connection.
-    pub(super) fn open_call(self: &Arc<Self>) -> Option<OpenCall> {
-        let call = OpenCall(self.clone());
-        (self.open_calls.fetch_add(1, Ordering::Relaxed) < OPEN_CALLS).then_some(call)
+    /// One more call to what is open to everybody, which counts for so many; none if there are enough of them on this connection.
+    pub(super) fn open_call(self: &Arc<Self>, share: usize) -> Option<OpenCall> {
+        let call = OpenCall { line: self.clone(), share };
+        let others = self.open_calls.fetch_add(share, Ordering::Relaxed);
+        (others + share <= OPEN_CALLS).then_some(call)
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
@@ -169,11 +170,14 @@ impl Drop for Busy {
 
 /// A call in progress to what is open to everybody.
 #[derive(Debug)]
-pub(super) struct OpenCall(Arc<Line>);
+pub(super) struct OpenCall {
+    line: Arc<Line>,
+    share: usize,
+}
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        self.0.open_calls.fetch_sub(1, Ordering::Relaxed);
+        self.line.open_calls.fetch_sub(self.share, Ordering::Relaxed);
     }
 }
 
@@ -233,11 +237,11 @@ mod tests {
         let connections = Connections::new(2);
         let [one, other] = [(); 2].map(|()| connections.seat().expect("room"));
         let mut calls: Vec<OpenCall> =
-            (0..OPEN_CALLS).map(|_| one.line().open_call().expect("a few")).collect();
-        assert!(one.line().open_call().is_none());
-        assert!(one.line().open_call().is_none(), "a refusal takes no place");
-        assert!(other.line().open_call().is_some());
+            (0..OPEN_CALLS).map(|_| one.line().open_call(1).expect("a few")).collect();
+        assert!(one.line().open_call(1).is_none());
+        assert!(one.line().open_call(1).is_none(), "a refusal takes no place");
+        assert!(other.line().open_call(1).is_some());
         calls.pop();
-        assert!(one.line().open_call().is_some());
+        assert!(one.line().open_call(1).is_some());
     }
 }

@@ -9,6 +9,7 @@ use tonic::transport::{self, Server as Transport};
 use super::{
     answer::REQUEST_BYTES,
     approvals::ApprovalService,
+    connections::OPEN_CALLS,
     guard::Guard,
     health::Health,
     limits::{Limits, Places},
@@ -36,6 +37,14 @@ const HEADER_BYTES: u32 = 16 * 1024;
 
 /// Streams at once on one connection. Clients keep what comes on top of them until there is room.
 const STREAMS: u32 = 1024;
+
+/// What a peer may send on a stream before anything of it is taken, in bytes: what is held of one that takes no answers. It is
+/// what HTTP/2 begins with (RFC 9113 section 6.9.2).
+const STREAM_WINDOW: u32 = 65_535;
+
+/// The same on a connection. The transport takes half of it for the most that small frames may cost, at 256 bytes each: there is to be
+/// room for a small request on every stream at once.
+const CONNECTION_WINDOW: u32 = 512 * STREAMS;
 
 /// Streams that a peer has opened and taken back before anybody has looked at them: more of them, and it is told to go
 /// away. This is CVE-2023-44487.
@@ -116,13 +125,15 @@ impl Server {
             .layer(Measure(Arc::new(calls)))
             .http2_max_header_list_size(HEADER_BYTES)
             .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_max_pending_accept_reset_streams(Some(TAKEN_BACK))
             .http2_max_local_error_reset_streams(Some(AT_FAULT))
             .http2_keepalive_interval(Some(self.limits.silent))
             .http2_keepalive_timeout(Some(self.limits.silent * 2 / 3))
-            .add_service(OpenToAll(health_service))
-            .add_optional_service(self.reflection.then(reflection::v1).map(OpenToAll))
-            .add_optional_service(self.reflection.then(reflection::v1alpha).map(OpenToAll))
+            .add_service(OpenToAll::one_of(OPEN_CALLS, health_service))
+            .add_optional_service(self.reflection.then(reflection::v1).map(reflecting))
+            .add_optional_service(self.reflection.then(reflection::v1alpha).map(reflecting))
             .add_service(guard.protect(approvals))
             .add_service(guard.protect(workspaces));
         let stopped = draining.clone().cancelled_owned();
@@ -132,6 +143,12 @@ impl Server {
         let _keeping = AbortOnDropHandle::new(tokio::spawn(async move { keeper.run().await }));
         drive(serving, shutdown, &draining, &health, self.drain_grace).await
     }
+}
+
+/// For clients that try both versions. More is not needed by any, and each holds what is sent to it while nobody takes its
+/// answers.
+fn reflecting<S>(service: S) -> OpenToAll<S> {
+    OpenToAll::one_of(2, service)
 }
 
 /// Of all services that callers find.

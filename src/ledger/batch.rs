@@ -61,7 +61,7 @@ async fn run_together(shared: &Arc<Shared>, namespace: &Namespace, mut jobs: Vec
     let mut attempts = 0;
     loop {
         // A caller that has given up must not use an approval that nobody will act on.
-        jobs.retain(|job| !job.reply.is_closed());
+        jobs.retain(|job| !job.is_given_up());
         if jobs.is_empty() {
             return jobs;
         }
@@ -230,6 +230,10 @@ fn decide(jobs: &[Job], found: Found) -> Vec<Decided> {
         .map(|job| match &job.task {
             Task::Gate(require) => {
                 let circumstances = circumstances.next().unwrap_or_default();
+                // The locks may have taken long.
+                if job.is_given_up() {
+                    return Decided::Answered(Vec::new(), Err(Error::OutcomeUnknown));
+                }
                 gate(require, circumstances, &job.met, &mut asked, now)
             }
             Task::On(id, command) => match found.approvals.get(id) {

@@ -86,7 +86,7 @@ impl Store {
         namespace: &Namespace,
         id: Uuid,
     ) -> Result<Option<Approval>, Failure> {
-        let lease = self.reading_connection().await?;
+        let lease = self.lookup_connection().await?;
         let found = lease
             .patiently(async {
                 let statement = lease.prepare_cached(READ).await?;

@@ -138,7 +138,7 @@ impl Lease {
     }
 
     /// The server has not answered in time.
-    fn give_up(&self) -> Failure {
+    pub(super) fn give_up(&self) -> Failure {
         self.set_spoilt(true);
         self.suspect_all_of_its_age();
         silent()

@@ -71,6 +71,7 @@ impl Transaction {
                 Err(Failure::Unknown)
             }
             Err(_) => {
+                self.lease.give_up();
                 tracing::warn!("COMMIT was not answered: its outcome is unknown");
                 Err(Failure::Unknown)
             }

@@ -185,6 +185,17 @@ impl Store {
         paths(&lease, namespace, workspaces).await
     }
 
+    /// A workspace with its ancestors, itself first: what a right is looked up by.
+    pub async fn path(
+        &self,
+        namespace: &Namespace,
+        workspace: &WorkspaceId,
+    ) -> Result<Arc<[WorkspaceId]>, Failure> {
+        let lease = self.lookup_connection().await?;
+        let mut paths = paths(&lease, namespace, std::slice::from_ref(workspace)).await?;
+        Ok(paths.remove(workspace).unwrap_or_default())
+    }
+
     async fn lock_tree(&self, namespace: &Namespace) -> Result<Transaction, Failure> {
         loop {
             let tx = self.begin().await?;

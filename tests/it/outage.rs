@@ -6,11 +6,11 @@ use std::{
 };
 
 use approval_authority::{
-    approval::{Operation, gate::Require},
+    approval::{self, Operation, gate::Require},
     embedded::{Cluster, Keep},
     error::Error,
     names::{Namespace, WorkspaceId},
-    proto::{self, Decision, Outcome},
+    proto::{self, ApprovalState, Decision, Outcome},
     store::listing::{Filter, Selection},
 };
 use futures_util::future::join_all;
@@ -26,6 +26,9 @@ use crate::{
 
 /// Longer than any call may take: the server's patience is 10 s.
 const DEADLINE: Duration = Duration::from_secs(12);
+
+const LOCK_THE_LOG: &str =
+    "SELECT FROM approval_authority.log_locks WHERE namespace = 'default' FOR UPDATE";
 
 async fn unavailable<T: std::fmt::Debug>(call: impl Future<Output = Result<T, Status>>) {
     let began = Instant::now();
@@ -194,8 +197,7 @@ async fn a_log_that_is_held_keeps_one_connection() {
     service.pending().await;
     let mut other = service.database.connect().await;
     let held = other.transaction().await.expect("begun");
-    let lock = "SELECT FROM approval_authority.log_locks WHERE namespace = 'default' FOR UPDATE";
-    held.execute(lock, &[]).await.expect("locked");
+    held.execute(LOCK_THE_LOG, &[]).await.expect("locked");
     let in_workspace = |number: usize| {
         let call = call();
         let workspace = WorkspaceId::parse(format!("x{number}")).expect("a name");
@@ -246,4 +248,54 @@ async fn each_statement_of_a_list_has_its_own_time() {
     };
     let (listed, ()) = tokio::join!(list, releases);
     assert_eq!(listed.expect("a list").0.len(), 1);
+}
+
+/// A call that was cancelled while the log was held used its approval all the same, and nobody acted on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_gone_uses_no_approval() {
+    let (database, server) = TestServer::new().await;
+    let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
+    let approved = id(&backend.require("w1", "delete_workspace").await);
+    alice.approve(&approved).await;
+    backend.require("w2", "delete_workspace").await;
+    let mut client = database.connect().await;
+    let holder = client.transaction().await.expect("begun");
+    holder.execute(LOCK_THE_LOG, &[]).await.expect("locked");
+    let cancelled = tokio::spawn({
+        let backend = backend.clone();
+        async move { backend.ask(request("w1", "delete_workspace")).await }
+    });
+    database.until_a_lock_is_waited_for().await;
+    cancelled.abort();
+    // Calls on the same connection, which the server reads behind the one that takes the first back: they need no log.
+    for _ in 0..3 {
+        assert_eq!(backend.require("w2", "delete_workspace").await.outcome(), Outcome::Pending);
+    }
+    holder.rollback().await.expect("released");
+    // Behind whatever became of the first.
+    backend.require("w3", "delete_workspace").await;
+    assert_eq!(alice.get(&approved).await.expect("it").state(), ApprovalState::Approved);
+    assert_eq!(backend.require("w1", "delete_workspace").await.outcome(), Outcome::Approved);
+}
+
+/// Lists, and subscribers that come back, kept those waiting who decide.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_do_not_keep_decisions_waiting() {
+    let service = Service::new().await;
+    let held = service.pending().await;
+    let mut readers = Vec::new();
+    let a_while = Duration::from_millis(500);
+    while let Ok(reader) = tokio::time::timeout(a_while, service.store.begin_snapshot()).await {
+        readers.push(reader.expect("begun"));
+    }
+    assert!(!readers.is_empty());
+    let namespace = Namespace::default_namespace();
+    let found = service.store.approval(&namespace, held);
+    let found = tokio::time::timeout(DEADLINE, found).await.expect("in time").expect("read");
+    assert!(found.is_some());
+    let root = WorkspaceId::parse("w1").expect("a name");
+    let path = service.store.path(&namespace, &root);
+    let path = tokio::time::timeout(DEADLINE, path).await.expect("in time").expect("read");
+    assert_eq!(path[..], [root]);
+    service.decide(held, approval::Decision::Approve).await.expect("approved");
 }

@@ -11,6 +11,7 @@ use approval_authority::{
 };
 use futures_util::poll;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::service::{Service, call};
 
@@ -21,7 +22,8 @@ async fn wait(service: &Service, feed: &Feed) -> Gate {
     let never = std::future::pending();
     let until = Instant::now() + LONG;
     let renewed = || async { Ok(Some(call().terms)) };
-    let gate = waiting::require(&service.ledger, feed, call(), until, renewed, never).await;
+    let here = CancellationToken::new();
+    let gate = waiting::require(&service.ledger, feed, call(), until, renewed, never, &here).await;
     gate.expect("an answer")
 }
 

@@ -11,7 +11,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::{
     assert_others_are_served,
-    peer::{DATA, HEADERS, INITIAL_WINDOW_SIZE, Peer},
+    peer::{DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, Peer, frame, headers},
     until,
 };
 use crate::{
@@ -162,6 +162,20 @@ async fn what_is_open_to_everybody_is_bounded_on_each_connection() {
     assert_eq!(refusal(&refused), (Code::ResourceExhausted, "OVERLOADED".to_owned()));
     assert_others_are_served(server.address).await;
     drop(streams);
+    let mut peer = Peer::new(server.address, &[]).await;
+    for stream in [1, 3, 5] {
+        let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        let block = headers(path, None);
+        peer.send(&frame(HEADERS, END_HEADERS, stream, &block)).await.expect("sent");
+    }
+    // The others begin to be answered.
+    let mut ended = async || loop {
+        let answer = peer.read_to(HEADERS).await.expect("the third ends at once");
+        if answer.flags & END_STREAM != 0 {
+            return answer.stream;
+        }
+    };
+    assert_eq!(ended().await, 5);
     let again = async || health.clone().watch(HealthCheckRequest::default()).await.is_ok();
     until("there is room again", again).await;
 }

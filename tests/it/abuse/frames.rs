@@ -8,9 +8,10 @@ use tokio::time::timeout;
 use super::{
     assert_others_are_served,
     peer::{
-        CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS,
-        MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE, PING, Peer, REFUSED_STREAM, RST_STREAM,
-        SETTINGS, WINDOW_UPDATE, approvals, frame, headers, literal, token,
+        ACK, CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY,
+        HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE, PING, Peer,
+        REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_UPDATE, approvals, frame, headers, literal,
+        token,
     },
 };
 use crate::{database::Database, harness::TestServer, server::Process};
@@ -167,6 +168,33 @@ async fn calls_whose_answers_nobody_reads() {
         call
     };
     flood(calls, 20 * MIB).await;
+}
+
+/// A peer that nobody knows, which takes no answer, has the transport keep what it sends: the window, and no more.
+#[tokio::test]
+async fn what_is_sent_and_not_taken_is_bounded() {
+    const FLOW_CONTROL_ERROR: u32 = 3;
+    let (_database, server) = TestServer::new().await;
+    let mut peer = Peer::new(server.address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    // Until they are acknowledged the server's settings bind nobody.
+    peer.read_to(SETTINGS).await.expect("the server's settings");
+    peer.send(&frame(SETTINGS, ACK, 0, &[])).await.expect("sent");
+    let reflection = headers("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", None);
+    peer.send(&frame(HEADERS, END_HEADERS, 1, &reflection)).await.expect("sent");
+    // Asks for the list of services, as often as fits into 300 bytes.
+    let asks = [0, 0, 0, 0, 3, 0x3a, 1, b'*'].repeat(37);
+    for _ in 0..230 {
+        // Once it has been told off, it is not listened to.
+        let _ = peer.send(&frame(DATA, 0, 1, &asks)).await;
+    }
+    let told = loop {
+        let frame = peer.read().await.expect("a word before the end");
+        if [GOAWAY, RST_STREAM].contains(&frame.kind) {
+            break frame;
+        }
+    };
+    assert_eq!(told.code(), FLOW_CONTROL_ERROR, "{told:?}");
+    assert_others_are_served(server.address).await;
 }
 
 #[tokio::test]
