@@ -1,4 +1,5 @@
--- Two lookups read what they need and no more: a workspace's list by action, and the oldest event that retention has left.
+-- Three lookups read what they need and no more: a workspace's list by action, the oldest event that retention has left, and
+-- the approvals that are over.
 --
 -- The list of a workspace that has done one thing a million times walked through all of it for the few of another.
 
@@ -33,8 +34,8 @@ END
 $$;
 COMMENT ON INDEX approval_authority.approvals_of_a_workspace_by_action IS 'Lists an action in a workspace, newest first';
 
--- As in V7, but for where the oldest event is looked for: from the floor. Before it lies what has been cut, and until VACUUM
--- comes by the index leads through all of it.
+-- As in V7, but that it looks at a chunk and no more, and returns the last that it has looked at; and that the oldest event is looked
+-- for from the floor on: before it lies what has been cut, and until VACUUM comes by the index leads through all of it.
 CREATE OR REPLACE FUNCTION approval_authority.clear_approvals(namespace_ text, age_ms bigint, after uuid, chunk integer)
     RETURNS uuid
     LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -44,6 +45,7 @@ DECLARE
     cutoff timestamptz;
     oldest timestamptz;
     before uuid;
+    last_ uuid;
     ids uuid[];
 BEGIN
     PERFORM approval_authority.check_age(age_ms);
@@ -55,19 +57,27 @@ BEGIN
         SELECT l.floor_revision FROM approval_authority.logs AS l WHERE l.namespace = namespace_)
     ORDER BY e.namespace, e.revision LIMIT 1;
     before := approval_authority.first_id(least(cutoff, oldest));
+    -- A chunk is what is looked at: of what is old and may not be deleted yet there can be any number.
+    SELECT o.id INTO last_ FROM (
+        SELECT a.id FROM approval_authority.approvals AS a
+        WHERE a.namespace = namespace_ AND a.id > after AND a.id < before
+        ORDER BY a.namespace, a.id LIMIT chunk
+    ) AS o ORDER BY o.id DESC LIMIT 1;
     -- A subquery with a LIMIT is an index lookup for each; NOT EXISTS can become a walk through all events for each.
     SELECT array_agg(o.id ORDER BY o.id) INTO ids FROM (
         SELECT a.id FROM approval_authority.approvals AS a
-        WHERE a.namespace = namespace_ AND a.id > after AND a.id < before AND a.state NOT IN ('PENDING', 'APPROVED')
+        WHERE a.namespace = namespace_ AND a.id > after AND a.id <= last_ AND a.state NOT IN ('PENDING', 'APPROVED')
             AND a.expire_time < cutoff AND (a.cooldown_end IS NULL OR a.cooldown_end < time_)
             AND (SELECT e.revision FROM approval_authority.events AS e
                 WHERE e.namespace = namespace_ AND e.approval_id = a.id
                 ORDER BY e.namespace, e.approval_id, e.version LIMIT 1) IS NULL
-        ORDER BY a.namespace, a.id LIMIT chunk FOR UPDATE SKIP LOCKED
+        ORDER BY a.namespace, a.id FOR UPDATE SKIP LOCKED
     ) AS o;
     DELETE FROM approval_authority.approvals AS a WHERE a.namespace = namespace_ AND a.id = ANY (ids);
-    RETURN ids[cardinality(ids)];
+    RETURN last_;
 END
 $$;
+COMMENT ON FUNCTION approval_authority.clear_approvals(text, bigint, uuid, integer) IS
+    'Retention: the only way in which the service deletes approvals; returns the last it looked at, or null when there are no more';
 
 INSERT INTO approval_authority.schema_compatibility (migration, oldest_server) VALUES (10, '0.1.0');

@@ -30,6 +30,8 @@ BEGIN
     RETURN ids[cardinality(ids)];
 END
 $$;
+COMMENT ON FUNCTION approval_authority.clear_approvals(text, bigint, uuid, integer) IS
+    'Retention: the only way in which the service deletes approvals; returns the last, or null when there are no more';
 DROP INDEX approval_authority.approvals_of_a_workspace_by_action;
 DELETE FROM approval_authority.schema_compatibility WHERE migration = 10;
 DELETE FROM approval_authority.schema_history WHERE version = 10;

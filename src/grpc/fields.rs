@@ -154,8 +154,20 @@ impl Fields {
         texts: &[String],
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<Vec<T>> {
-        if texts.len() > 1_000 {
-            self.refuse(field, "must not hold more than 1,000 names");
+        self.names_up_to(1_000, field, texts, parse)
+    }
+
+    /// As `names`, of so many at most.
+    pub fn names_up_to<T>(
+        &mut self,
+        most: usize,
+        field: &str,
+        texts: &[String],
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        if texts.len() > most {
+            let most = if most == 1_000 { "1,000".to_owned() } else { most.to_string() };
+            self.refuse(field, format!("must not hold more than {most} names"));
             return None;
         }
         let (mut names, mut wrong) = (Vec::new(), 0);

@@ -1,6 +1,6 @@
 //! Retention: old events are cut off the logs and old approvals deleted, in the background.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use jiff::SignedDuration;
 use uuid::Uuid;
@@ -29,8 +29,9 @@ pub struct Retention {
 
 /// Deletes what is older than that, until it is dropped.
 pub(super) async fn run(store: &Store, retention: Retention, counts: &Rounds) {
+    let mut places = Places::default();
     loop {
-        let done = one_round(store, retention).await;
+        let done = one_round(store, retention, &mut places).await;
         counts.ended("retention", &done);
         match done {
             Ok(Left::More) => {}
@@ -50,8 +51,15 @@ enum Left {
     More,
 }
 
+/// How far each namespace's old approvals have been looked at: of those that may not be deleted yet there can be any number.
+type Places = HashMap<Namespace, Uuid>;
+
 /// Cuts and clears every log that it is time for; what could not be is told at the end.
-async fn one_round(store: &Store, retention: Retention) -> Result<Left, Failure> {
+async fn one_round(
+    store: &Store,
+    retention: Retention,
+    places: &mut Places,
+) -> Result<Left, Failure> {
     let mut done = Ok(Left::Nothing);
     for namespace in store.logs_to_cut(retention.events).await? {
         match cut(store, &namespace, retention.events).await {
@@ -64,13 +72,9 @@ async fn one_round(store: &Store, retention: Retention) -> Result<Left, Failure>
         }
     }
     for namespace in store.logs_to_clear(retention.closed_approvals).await? {
-        match clear(store, &namespace, retention.closed_approvals).await {
-            Ok(Left::Nothing) => {}
-            Ok(Left::More) => done = done.and(Ok(Left::More)),
-            Err(failure) => {
-                tracing::warn!(%failure, %namespace, "old approvals could not be deleted");
-                done = Err(failure);
-            }
+        if let Err(failure) = clear(store, &namespace, retention.closed_approvals, places).await {
+            tracing::warn!(%failure, %namespace, "old approvals could not be deleted");
+            done = Err(failure);
         }
     }
     done
@@ -93,19 +97,22 @@ async fn cut(store: &Store, namespace: &Namespace, age: SignedDuration) -> Resul
     Ok(left)
 }
 
-async fn clear(store: &Store, namespace: &Namespace, age: SignedDuration) -> Result<Left, Failure> {
-    let (mut after, mut left) = (Uuid::nil(), Left::More);
+/// Goes on where the last round ended, and begins anew after the last.
+async fn clear(
+    store: &Store,
+    namespace: &Namespace,
+    age: SignedDuration,
+    places: &mut Places,
+) -> Result<(), Failure> {
     for _ in 0..CHUNKS {
+        let after = places.get(namespace).copied().unwrap_or(Uuid::nil());
         match store.clear_approvals(namespace, age, after).await? {
+            Some(last) => places.insert(namespace.clone(), last),
             None => {
-                left = Left::Nothing;
+                places.remove(namespace);
                 break;
             }
-            Some(last) => after = last,
-        }
+        };
     }
-    if !after.is_nil() {
-        tracing::info!(%namespace, "old approvals were deleted");
-    }
-    Ok(left)
+    Ok(())
 }

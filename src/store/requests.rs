@@ -43,19 +43,33 @@ CROSS JOIN LATERAL (
 ) AS a"
 );
 
+/// What is counted is counted once for all calls of a batch that it bears on: while somebody holds an old snapshot, dead rows are
+/// counted past as well. Of denials no more than a thousand are counted.
 pub(super) const FACTS: &str = "-- facts(): the time, and what bears on new requests
-WITH instant AS MATERIALIZED (SELECT approval_authority.clock() AS now)
-SELECT i.now, q.ordinal, w.parent_id, (
-    SELECT count(*) FROM (
-        SELECT p.id FROM approval_authority.approvals AS p
-        WHERE p.namespace = $1 AND p.workspace_id = q.workspace_id AND p.state = 'PENDING'
-            AND p.expire_time > i.now LIMIT q.max_pending) AS counted), (
-    SELECT count(*) FROM approval_authority.approvals AS d
-    WHERE d.namespace = $1 AND d.workspace_id = q.workspace_id AND d.action = q.action
-        AND d.state = 'DENIED' AND d.decide_time > i.now - interval '24 hours')
+WITH instant AS MATERIALIZED (SELECT approval_authority.clock() AS now),
+asked AS MATERIALIZED (
+    SELECT q.workspace_id, q.action, q.max_pending, q.ordinal
+    FROM unnest($2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY
+        AS q (workspace_id, action, max_pending, ordinal)),
+pending AS MATERIALIZED (
+    SELECT q.workspace_id, (
+        SELECT count(*) FROM (
+            SELECT p.id FROM approval_authority.approvals AS p
+            WHERE p.namespace = $1 AND p.workspace_id = q.workspace_id AND p.state = 'PENDING'
+                AND p.expire_time > i.now LIMIT max(q.max_pending)) AS counted) AS count
+    FROM asked AS q CROSS JOIN instant AS i GROUP BY q.workspace_id, i.now),
+denials AS MATERIALIZED (
+    SELECT q.workspace_id, q.action, (
+        SELECT count(*) FROM (
+            SELECT d.id FROM approval_authority.approvals AS d
+            WHERE d.namespace = $1 AND d.workspace_id = q.workspace_id AND d.action = q.action
+                AND d.state = 'DENIED' AND d.decide_time > i.now - interval '24 hours' LIMIT 1000) AS counted) AS count
+    FROM asked AS q CROSS JOIN instant AS i GROUP BY q.workspace_id, q.action, i.now)
+SELECT i.now, q.ordinal, w.parent_id, p.count, d.count
 FROM instant AS i
-LEFT JOIN unnest($2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY
-    AS q (workspace_id, action, max_pending, ordinal) ON true
+LEFT JOIN asked AS q ON true
+LEFT JOIN pending AS p ON p.workspace_id = q.workspace_id
+LEFT JOIN denials AS d ON d.workspace_id = q.workspace_id AND d.action = q.action
 LEFT JOIN approval_authority.workspaces AS w ON w.namespace = $1 AND w.id = q.workspace_id";
 
 /// Columns of `MEET` before the approval's.

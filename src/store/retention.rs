@@ -69,8 +69,8 @@ impl Store {
         u64::try_from(cut).map_err(Failure::corrupt)
     }
 
-    /// Deletes at most a chunk of approvals after an id that were closed longer than `age` ago and whose events have
-    /// been cut. Returns the last of them; none when there are no more.
+    /// Of a chunk of approvals after an id, deletes those that were closed longer than `age` ago and whose events have been
+    /// cut. Returns the last of the chunk; none when there are no more.
     pub async fn clear_approvals(
         &self,
         namespace: &Namespace,

@@ -11,6 +11,7 @@ use approval_authority::{
         ReportResultRequest, RevokeApprovalRequest, Start, WatchApprovalsRequest,
         WithdrawApprovalRequest,
     },
+    store::batch,
 };
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -20,6 +21,7 @@ use crate::{
     database::{Database, installation},
     harness::{Caller, TestServer, id, request},
     server::RETENTION,
+    service::{Service, call},
     watch::{after, from},
 };
 
@@ -340,6 +342,76 @@ async fn retention_does_not_go_through_what_it_has_cut() {
 
 /// The databases of all tests share a log, and it does not say of which a statement is.
 static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// One old snapshot makes the database count past all that has been pending since; it was counted past once for each call.
+#[tokio::test]
+async fn what_bears_on_all_calls_of_a_batch_is_counted_once() {
+    const PENDING: u32 = 90;
+    let service = Service::new().await;
+    service.pending().await;
+    let more = format!(
+        "INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash, requested_by,
+            on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms, policy_digest, recent_denials,
+            create_time, state, version, expire_time, decide_time, cooldown_end)
+        SELECT a.namespace, gen_random_uuid(), a.workspace_id, a.action, '{{}}', sha256(convert_to(n::text, 'UTF8')),
+            a.requested_by, '', '', 1, 1, 1, '', 0, a.create_time, s.state, 1, a.expire_time,
+            CASE s.state WHEN 'DENIED' THEN a.create_time END, CASE s.state WHEN 'DENIED' THEN a.create_time END
+        FROM approval_authority.approvals AS a CROSS JOIN generate_series(2, {PENDING}) AS n
+        CROSS JOIN (VALUES ('PENDING'), ('DENIED')) AS s (state)"
+    );
+    service.database.connect().await.batch_execute(&more).await.expect("filled");
+    let told = explain(&service.database).await;
+    let store = service.database.store();
+    let (tx, call) = (store.begin().await.expect("begun"), call());
+    let calls = vec![&call; 100];
+    let namespace = Namespace::default_namespace();
+    let found = batch::lock_and_read(&tx, &namespace, &[], &calls, &[]).await.expect("read");
+    tx.rollback().await.expect("ended");
+    assert_eq!(found.circumstances.len(), calls.len());
+    for circumstances in &found.circumstances {
+        let counted = (circumstances.pending, circumstances.recent_denials);
+        assert_eq!(counted, (PENDING, PENDING - 1));
+    }
+    let plans = told.plans(&service.database).await;
+    let (_, facts) = plans.iter().find(|(label, _)| label == "facts").expect("it is told of");
+    let mut read = Vec::new();
+    rows_of_approvals(facts, &mut read);
+    assert_eq!(read.iter().sum::<f64>(), f64::from(2 * PENDING - 1), "{read:?}");
+}
+
+/// What a plan's nodes read of the approvals.
+fn rows_of_approvals(node: &Value, read: &mut Vec<f64>) {
+    if node["Relation Name"] == "approvals" {
+        let number = |key: &str| node[key].as_f64().unwrap_or(0.0);
+        read.push(number("Actual Rows") * number("Actual Loops"));
+    }
+    for below in node["Plans"].as_array().into_iter().flatten() {
+        rows_of_approvals(below, read);
+    }
+}
+
+/// Old approvals that may not be deleted yet are looked at a chunk at a time.
+#[tokio::test]
+async fn retention_looks_at_no_more_than_a_chunk() {
+    let database = Database::new().await;
+    let client = database.connect().await;
+    client.batch_execute(NO_AUTOVACUUM).await.expect("no VACUUM");
+    client.batch_execute(&fill("default", BESIDE, WORKSPACES, 8)).await.expect("filled");
+    let cut = "DELETE FROM approval_authority.events;
+        UPDATE approval_authority.logs SET floor_revision = 40000;
+        UPDATE approval_authority.approvals SET expire_time = clock_timestamp() + interval '1 day'";
+    client.batch_execute(cut).await.expect("cut, and yet to lapse");
+    let told = explain(&database).await;
+    let (store, default) = (database.store(), Namespace::default_namespace());
+    // By ids they are seconds old to two days.
+    let day = SignedDuration::from_hours(24);
+    let last = store.clear_approvals(&default, day, uuid::Uuid::nil()).await.expect("a chunk");
+    assert!(last.is_some());
+    let plans = told.plans(&database).await;
+    let mut read = Vec::new();
+    plans.iter().for_each(|(_, plan)| rows_of_approvals(plan, &mut read));
+    assert!(read.iter().all(|rows| *rows <= 1_000.0), "{read:?}");
+}
 
 /// Where the log tells of statements, and from where on.
 struct Told {
