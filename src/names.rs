@@ -143,8 +143,8 @@ impl OnBehalfOf {
     }
 
     /// Whether this may be a name of the principal. A backend spells people as its own directory does, so case, white
-    /// space, another source's prefix and a mail domain make no difference, nor does which of Unicode's ways of writing the
-    /// same characters is used. What it takes for the same person may not approve.
+    /// space, another source's prefix, a domain before or after it, a directory and what mail lets stand behind a "+" make no
+    /// difference, nor does which of Unicode's ways of writing the same characters is used. What it takes for the same person may not approve.
     #[cfg(feature = "server")]
     pub fn may_name(&self, principal: &Principal) -> bool {
         let names = readings(self.as_str());
@@ -152,14 +152,17 @@ impl OnBehalfOf {
     }
 }
 
-/// A name as it stands, without its source, and without its mail domain; in lower case and in Unicode's normal form KC
-/// (UAX 15), by which full-width letters, ligatures and composed accents are those that they stand for.
+/// A name as it stands, without what leads to it (a source, a domain, a path), and without its mail domain; in one case and in
+/// Unicode's normal form KC (UAX 15), by which full-width letters, ligatures and composed accents are those that they stand for.
 #[cfg(feature = "server")]
 fn readings(name: &str) -> [String; 3] {
-    let normal: String = name.nfkc().flat_map(char::to_lowercase).nfkc().collect();
+    // By way of the upper case, as "ß" and "ss" are one there.
+    let folded = name.nfkc().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
+    let normal: String = folded.nfkc().collect();
     let whole = normal.split_whitespace().collect::<Vec<_>>().join(" ");
-    let subject = whole.rsplit(':').next().unwrap_or(&whole).trim().to_owned();
-    let local = subject.split('@').next().unwrap_or(&subject).to_owned();
+    let leads = [':', '\\', '/', '|'];
+    let subject = whole.rsplit(leads).next().unwrap_or(&whole).trim().to_owned();
+    let local = subject.split(['@', '+']).next().unwrap_or(&subject).to_owned();
     [whole, subject, local]
 }
 
@@ -285,6 +288,10 @@ mod tests {
             "corp:alice",
             "alice@corp.example",
             "ａｌｉｃｅ",
+            "CORP\\alice",
+            "auth0|alice",
+            "spiffe://corp.example/people/alice",
+            "alice+approvals@corp.example",
         ] {
             assert!(OnBehalfOf::parse(name).expect("well-formed").may_name(&alice), "{name}");
         }
@@ -295,6 +302,8 @@ mod tests {
             ("jose\u{301}", "José"),
             ("Sam  Smith", "sam smith"),
             ("山田\u{3000}太郎", "山田 太郎"),
+            ("STRASSER", "straßer"),
+            ("ΟΔΥΣΣΕΥΣ", "οδυσσευς"),
         ] {
             let principal = Principal::new("tokens", subject).expect("well-formed");
             assert!(OnBehalfOf::parse(name).expect("well-formed").may_name(&principal), "{name}");

@@ -1,7 +1,7 @@
 //! What can be seen of a text. Names of people must be all of that; other text is shown with the rest spelt out,
 //! so that it can neither move a terminal's cursor nor pass for another text.
 
-use std::fmt;
+use std::{fmt, mem};
 
 /// Characters that are not shown, look like another, or change how others are shown: Unicode's format characters
 /// (general category Cf), those that are ignored by default (`Default_Ignorable_Code_Point`), separators of lines, and
@@ -22,12 +22,14 @@ pub struct Visible<'a>(pub &'a str);
 
 impl fmt::Display for Visible<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let begin = self.0.len() - self.0.trim_start_matches(' ').len();
         let end = self.0.trim_end_matches(' ').len();
-        self.0.char_indices().try_for_each(|(at, c)| match c {
-            ' ' if !(begin..end).contains(&at) => write!(f, "{}", c.escape_unicode()),
-            '\\' => write!(f, "\\\\"),
-            c => write_seen(f, c),
+        // What stands before the first is as good as a space.
+        let mut before = ' ';
+        self.0.char_indices().try_for_each(|(at, c)| match (mem::replace(&mut before, c), c) {
+            (' ', ' ') => write!(f, "{}", c.escape_unicode()),
+            (_, ' ') if at >= end => write!(f, "{}", c.escape_unicode()),
+            (_, '\\') => write!(f, "\\\\"),
+            (_, c) => write_seen(f, c),
         })
     }
 }
@@ -87,7 +89,8 @@ mod tests {
             ("a\u{200b}b\u{2028}c\u{3164}", "a\\u{200b}b\\u{2028}c\\u{3164}"),
             ("\u{e0041}\u{e0100}\u{fe0f}", "\\u{e0041}\\u{e0100}\\u{fe0f}"),
             ("w1\\u{200b}", "w1\\\\u{200b}"),
-            ("a  b\u{a0}c", "a  b\\u{a0}c"),
+            ("a b\u{a0}c", "a b\\u{a0}c"),
+            ("a   b", "a \\u{20}\\u{20}b"),
             (" w1  ", "\\u{20}w1\\u{20}\\u{20}"),
             ("  ", "\\u{20}\\u{20}"),
         ] {

@@ -1,7 +1,12 @@
 //! JSON Web Tokens of OIDC issuers. What a token says counts only once a key of its issuer has verified it; which
 //! algorithm does that is the key's to say, never the token's.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::{SignedDuration, Timestamp};
@@ -211,13 +216,44 @@ fn logged(text: &str) -> String {
 #[derive(Clone, Debug, Default)]
 pub struct Issuers {
     by_issuer: HashMap<String, Arc<Issuer>>,
+    refusals: Arc<Refusals>,
+}
+
+/// Refusals that are logged within a second: whoever is refused is not to fill the log.
+const SAID: u32 = 10;
+
+/// Refusals that are logged, and those that are not.
+#[derive(Debug, Default)]
+struct Refusals(Mutex<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    since: Option<Instant>,
+    said: u32,
+    unsaid: u64,
+}
+
+impl Refusals {
+    /// Whether one is to be logged, and then how many were not since the last that was.
+    fn unsaid(&self, now: Instant) -> Option<u64> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.since.is_none_or(|since| now >= since + Duration::from_secs(1)) {
+            (told.since, told.said) = (Some(now), 0);
+        }
+        if told.said == SAID {
+            told.unsaid += 1;
+            return None;
+        }
+        told.said += 1;
+        Some(mem::take(&mut told.unsaid))
+    }
 }
 
 impl FromIterator<Issuer> for Issuers {
     /// Each is found by its `iss`, which no other has: the configuration is refused otherwise.
     fn from_iter<I: IntoIterator<Item = Issuer>>(issuers: I) -> Self {
         let by_issuer = issuers.into_iter().map(|one| (one.issuer.clone(), Arc::new(one)));
-        Self { by_issuer: by_issuer.collect() }
+        Self { by_issuer: by_issuer.collect(), refusals: Arc::default() }
     }
 }
 
@@ -229,10 +265,15 @@ impl Issuers {
         known.map(Arc::as_ref).ok_or_else(|| Refusal::UnknownIssuer(logged(issuer)))
     }
 
-    /// Whom a token speaks for. Why one is refused is logged, without the token.
+    /// Whom a token speaks for. Why one is refused is logged now and then, without the token.
     pub async fn admit(&self, token: &str, now: Timestamp) -> Result<Identity, Error> {
+        if self.by_issuer.is_empty() {
+            return Err(Error::Unauthenticated);
+        }
         let refused = |issuer: Option<&str>, why: Refusal| {
-            tracing::info!(issuer, %why, "refused a JWT");
+            if let Some(unsaid) = self.refusals.unsaid(Instant::now()) {
+                tracing::info!(issuer, %why, unsaid, "refused a JWT");
+            }
             Error::Unauthenticated
         };
         let token = Unverified::parse(token).map_err(|why| refused(None, why))?;
@@ -256,3 +297,17 @@ impl Issuers {
 
 #[cfg(test)]
 mod fuzz;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_logged_now_and_then_and_counted_meanwhile() {
+        let (refusals, now) = (Refusals::default(), Instant::now());
+        let mut at = |milliseconds| refusals.unsaid(now + Duration::from_millis(milliseconds));
+        let said: Vec<Option<u64>> = (0..13).map(|_| at(999)).collect();
+        assert_eq!(said, [[Some(0); 10].as_slice(), &[None; 3]].concat());
+        assert_eq!([at(1_998), at(1_999), at(2_000)], [None, Some(4), Some(0)]);
+    }
+}

@@ -103,14 +103,28 @@ pub(super) fn name(value: &'static str, prefix: &str) -> &'static str {
 
 /// An operation on one line, by its approval's short id.
 pub(super) fn operation(approval: &Approval) -> String {
-    let (action, workspace) = (Visible(&approval.action), Visible(&approval.workspace_id));
+    let [action, workspace] = [&approval.action, &approval.workspace_id].map(|name| quoted(name));
     format!("{}  {action} in {workspace}", short(&approval.id))
 }
 
 /// What is asked for, and by whom, in the words of a question.
 pub(super) fn question(approval: &Approval) -> String {
-    let (action, workspace) = (Visible(&approval.action), Visible(&approval.workspace_id));
-    format!("{action} in {workspace}, as {} asks", Visible(&requester(approval)))
+    let [action, workspace, requester] =
+        [&approval.action, &approval.workspace_id, &approval.requested_by].map(|name| quoted(name));
+    let name = match approval.on_behalf_of.as_str() {
+        "" => String::new(),
+        name => format!(" for {}", quoted(name)),
+    };
+    format!("{action} in {workspace}, as {requester}{name} asks")
+}
+
+/// A name in a sentence: in quotes where it could be taken for more of that.
+fn quoted(name: &str) -> String {
+    let seen = Visible(name).to_string();
+    if seen.contains(|c: char| c.is_whitespace() || ",;?\"".contains(c)) {
+        return format!("\"{}\"", seen.replace('"', "\\\""));
+    }
+    seen
 }
 
 /// Who asks, and in whose name.
@@ -171,5 +185,33 @@ impl Lines {
         let width = INDENT.len() - 2;
         // Writing to a String does not fail.
         let _ = writeln!(self.0, "  {LABEL}{label:width$}{LABEL:#}{shown}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_requester_wrote_is_no_part_of_the_question() {
+        let approval = |workspace_id: &str, on_behalf_of: &str| Approval {
+            action: "delete_workspace".to_owned(),
+            workspace_id: workspace_id.to_owned(),
+            requested_by: "tokens:backend".to_owned(),
+            on_behalf_of: on_behalf_of.to_owned(),
+            ..Default::default()
+        };
+        for (workspace, name, asked) in [
+            ("w1", "", "delete_workspace in w1, as tokens:backend asks"),
+            ("w1", "sam", "delete_workspace in w1, as tokens:backend for sam asks"),
+            (
+                "w1, as tokens:alice asks",
+                "Sam S",
+                r#"delete_workspace in "w1, as tokens:alice asks", as tokens:backend for "Sam S" asks"#,
+            ),
+            ("w\"?\n", "", r#"delete_workspace in "w\"?\n", as tokens:backend asks"#),
+        ] {
+            assert_eq!(question(&approval(workspace, name)), asked);
+        }
     }
 }
