@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn refusals_are_logged_now_and_then_and_counted_meanwhile() {
         let (refusals, now) = (Refusals::default(), Instant::now());
-        let mut at = |milliseconds| refusals.unsaid(now + Duration::from_millis(milliseconds));
+        let at = |milliseconds| refusals.unsaid(now + Duration::from_millis(milliseconds));
         let said: Vec<Option<u64>> = (0..13).map(|_| at(999)).collect();
         assert_eq!(said, [[Some(0); 10].as_slice(), &[None; 3]].concat());
         assert_eq!([at(1_998), at(1_999), at(2_000)], [None, Some(4), Some(0)]);

@@ -18,6 +18,12 @@ use crate::{
     },
 };
 
+/// Contexts that a subscriber holds of a page, in bytes; one event it holds however large.
+const PAGE_BYTES: usize = 1024 * 1024;
+
+/// Of large events so many are read at once.
+const LEAST_PAGE: i64 = 16;
+
 /// Delivers every event of a log after a position, in order, each once.
 pub struct Subscription {
     store: Store,
@@ -149,18 +155,22 @@ impl Subscription {
         };
         // Whatever came of it, it is not asked again.
         self.beyond = Beyond::Table(None);
-        let page = page?;
+        let mut page = page?;
+        let context =
+            |logged: &LoggedEvent| logged.event.approval.request.operation.context.as_str().len();
+        let (kept, size) = fitting(page.iter().map(context), self.page_size);
+        page.truncate(kept);
+        self.page_size = size;
         self.beyond = match page.last() {
             // The tail may have begun anew since, behind what happened meanwhile.
             None if read_ahead => Beyond::Table(None),
             None => Beyond::Tail,
-            Some(last) if page.len() == PAGE as usize => {
+            Some(last) if page.len() == PAGE as usize && size == PAGE => {
                 let next = self.read(Position { revision: last.revision, tag: last.tag });
                 Beyond::Table(Some(AbortOnDropHandle::new(tokio::spawn(next))))
             }
             Some(_) => Beyond::Table(None),
         };
-        self.page_size = PAGE.min(self.page_size * 2);
         self.page = page.into_iter().map(Arc::new).collect();
         Ok(())
     }
@@ -184,6 +194,20 @@ impl Subscription {
     }
 }
 
+/// Of a page that was read, how many are kept, and how many to read next: as many as are not too large, each with its context, to
+/// be held for one subscriber.
+fn fitting(contexts: impl Iterator<Item = usize>, size: i64) -> (usize, i64) {
+    let (mut bytes, mut kept) = (0, 0);
+    for context in contexts {
+        bytes += context;
+        if bytes > PAGE_BYTES && kept > 0 {
+            return (kept, (size / 2).max(LEAST_PAGE));
+        }
+        kept += 1;
+    }
+    (kept, if 4 * bytes > PAGE_BYTES { size } else { PAGE.min(size * 2) })
+}
+
 impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Subscription")
@@ -191,5 +215,23 @@ impl std::fmt::Debug for Subscription {
             .field("position", &self.position)
             .field("published", &*self.tail.published.borrow())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_as_long_as_its_events_are_small() {
+        let of =
+            |count: usize, bytes: usize, size| fitting([bytes].repeat(count).into_iter(), size);
+        assert_eq!(of(32, 2, 32), (32, 64), "twice as many next");
+        assert_eq!(of(512, 2, 512), (512, 512));
+        assert_eq!(of(0, 0, 32), (0, 64));
+        assert_eq!(of(32, 32 * 1024, 32), (32, 32), "as many as there may be");
+        assert_eq!(of(512, 64 * 1024, 512), (16, 256), "the rest is read again, fewer at once");
+        assert_eq!(of(20, 64 * 1024, 20), (16, 16));
+        assert_eq!(of(2, 2 * PAGE_BYTES, 16), (1, 16), "one there is, however large");
     }
 }

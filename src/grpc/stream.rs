@@ -14,13 +14,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{answer::Taken, connections::Line, limits::Place, watch::Watch};
+use super::{
+    answer::Taken,
+    connections::Line,
+    limits::Place,
+    watch::{Told, Watch},
+};
 use crate::{error::Error, proto::WatchApprovalsResponse};
 
 /// A subscriber that has not taken a message for this long is not waited for with a page in hand.
 const IN_A_HURRY: Duration = Duration::from_millis(500);
 
-/// Messages that are made before the first of them is taken, so that making and taking go on side by side.
+/// Messages that are read before the first of them is taken, so that reading and taking go on side by side.
 const AHEAD: usize = 16;
 
 /// The messages of a watch, and the error that ends it. `unread`: how long a message may wait to be taken, and then all that is
@@ -32,8 +37,8 @@ pub(super) fn of(
     unread: Duration,
     draining: CancellationToken,
 ) -> impl Stream<Item = Result<WatchApprovalsResponse, Status>> {
-    // A few messages: what is behind them is still in the table. Boxed, since a channel has room for more than it takes.
-    let (sender, receiver) = mpsc::channel::<Box<WatchApprovalsResponse>>(AHEAD);
+    // A few messages: what is behind them is still in the table.
+    let (sender, receiver) = mpsc::channel::<Told>(AHEAD);
     let (end, ended) = oneshot::channel();
     let (left, taken) = oneshot::channel();
     tokio::spawn(async move {
@@ -54,7 +59,7 @@ pub(super) fn of(
 
 /// The subscriber's side.
 struct Delivery {
-    receiver: mpsc::Receiver<Box<WatchApprovalsResponse>>,
+    receiver: mpsc::Receiver<Told>,
     ended: oneshot::Receiver<Error>,
     /// Why it ended, once that is known.
     error: Option<Error>,
@@ -73,8 +78,8 @@ impl Delivery {
             self.receiver.close();
             while self.receiver.try_recv().is_ok() {}
         }
-        if let Some(message) = self.receiver.recv().await {
-            return Some(Ok(*message));
+        if let Some(told) = self.receiver.recv().await {
+            return Some(told.into_message());
         }
         if self.ended.is_terminated() && self.error.is_none() {
             return None;
@@ -93,7 +98,7 @@ impl Delivery {
 /// Returns when the subscriber has gone; the error is for it to be told.
 async fn deliver(
     mut watch: Watch,
-    sender: &mpsc::Sender<Box<WatchApprovalsResponse>>,
+    sender: &mpsc::Sender<Told>,
     unread: Duration,
     draining: &CancellationToken,
 ) -> Result<(), Error> {
@@ -101,7 +106,7 @@ async fn deliver(
         let Some(room) = room(&mut watch, sender, unread).await? else { return Ok(()) };
         tokio::select! {
             () = sender.closed() => return Ok(()),
-            message = watch.next(draining) => room.send(Box::new(message?)),
+            message = watch.next(draining) => room.send(message?),
         }
     }
 }
@@ -109,9 +114,9 @@ async fn deliver(
 /// Room for a message, once there is some; none when the subscriber has gone.
 async fn room<'a>(
     watch: &mut Watch,
-    sender: &'a mpsc::Sender<Box<WatchApprovalsResponse>>,
+    sender: &'a mpsc::Sender<Told>,
     unread: Duration,
-) -> Result<Option<Permit<'a, Box<WatchApprovalsResponse>>>, Error> {
+) -> Result<Option<Permit<'a, Told>>, Error> {
     match sender.try_reserve() {
         Ok(room) => return Ok(Some(room)),
         Err(TrySendError::Closed(())) => return Ok(None),

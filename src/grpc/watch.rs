@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{convert, fields::Fields, rights::Rights};
 use crate::{
+    approval::Approval,
     auth::{Access, Caller, Scope},
     error::Error,
     feed::{Feed, Subscription, cursor::Cursor},
@@ -24,6 +25,31 @@ const QUIET: Duration = Duration::from_secs(15);
 
 /// Pending approvals that are read at once.
 const PENDING_PAGE: usize = 16;
+
+/// A message, before it is put in the contract's words: a context takes up to thirty times the room in them.
+pub(super) struct Told {
+    what: What,
+    /// Empty while there is no place to go on from.
+    cursor: String,
+}
+
+enum What {
+    Event(Arc<LoggedEvent>),
+    Pending(Box<Approval>),
+    Bookmark(proto::Bookmark),
+}
+
+impl Told {
+    /// In the contract's words.
+    pub(super) fn into_message(self) -> Result<WatchApprovalsResponse, Error> {
+        let message = match self.what {
+            What::Event(logged) => Message::Event(convert::event(logged.revision, &logged.event)?),
+            What::Pending(approval) => Message::PendingApproval(convert::approval(&approval)?),
+            What::Bookmark(bookmark) => Message::Bookmark(bookmark),
+        };
+        Ok(WatchApprovalsResponse { message: Some(message), cursor: self.cursor })
+    }
+}
 
 /// Which events a subscriber is sent.
 struct Filter {
@@ -56,7 +82,7 @@ pub(super) struct Watch {
     /// Pending approvals that are still to be sent, as they were where the stream begins.
     pending: VecDeque<Uuid>,
     /// Sent before the first event: approvals that have been read, and then the bookmark.
-    first: VecDeque<WatchApprovalsResponse>,
+    first: VecDeque<Told>,
     subscription: Subscription,
     filter: Filter,
     namespace: Namespace,
@@ -162,10 +188,7 @@ impl Watch {
     }
 
     /// The next message, once there is one; an error is the last.
-    pub(super) async fn next(
-        &mut self,
-        draining: &CancellationToken,
-    ) -> Result<WatchApprovalsResponse, Error> {
+    pub(super) async fn next(&mut self, draining: &CancellationToken) -> Result<Told, Error> {
         if self.rights.are_stale() {
             let scope = self.rights.now()?;
             if scope != self.filter.scope && !self.first.is_empty() {
@@ -211,8 +234,7 @@ impl Watch {
             (self.revision, self.tag) = (logged.revision, logged.tag);
             if self.filter.passes(&logged) {
                 self.quiet_until = Instant::now() + QUIET;
-                let event = convert::event(logged.revision, &logged.event)?;
-                return Ok(self.message(Message::Event(event)));
+                return Ok(self.told(What::Event(logged)));
             }
         }
     }
@@ -235,24 +257,24 @@ impl Watch {
             // Retention has taken the events that told how these were.
             return Err(Error::CursorExpired);
         }
-        for approval in &approvals {
-            let message = Some(Message::PendingApproval(convert::approval(approval)?));
-            self.first.push_back(WatchApprovalsResponse { message, cursor: String::new() });
-        }
+        self.first.extend(approvals.into_iter().map(|approval| {
+            let what = What::Pending(Box::new(approval));
+            Told { what, cursor: String::new() }
+        }));
         self.first.extend(bookmark);
         Ok(())
     }
 
     /// Says where the stream stands. It is made of what has been sent, so it cannot run ahead of an event.
-    fn bookmark(&self, pending_complete: bool) -> WatchApprovalsResponse {
+    fn bookmark(&self, pending_complete: bool) -> Told {
         let revision = self.revision;
-        self.message(Message::Bookmark(proto::Bookmark { revision, pending_complete }))
+        self.told(What::Bookmark(proto::Bookmark { revision, pending_complete }))
     }
 
-    fn message(&self, message: Message) -> WatchApprovalsResponse {
+    fn told(&self, what: What) -> Told {
         let Self { namespace, epoch, revision, tag, .. } = self;
         let cursor =
             Cursor { namespace: namespace.clone(), epoch: *epoch, revision: *revision, tag: *tag };
-        WatchApprovalsResponse { message: Some(message), cursor: cursor.encode() }
+        Told { what, cursor: cursor.encode() }
     }
 }

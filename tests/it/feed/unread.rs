@@ -1,9 +1,10 @@
 //! Subscribers that never read, beside one that does.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use approval_authority::proto::{RequireApprovalRequest, Start, WatchApprovalsResponse};
 use futures_util::future::join_all;
+use prost_types::value::Kind;
 use tonic::Streaming;
 
 use super::{
@@ -143,4 +144,45 @@ async fn two_hundred_that_never_read_cost_one_that_does_nothing() {
         assert!([1, 1 + i64::try_from(BEFORE).expect("fits")].contains(&first), "{first}");
         println!("reader {number}: {} messages, closed for {closed:?}", history.len());
     }
+}
+
+/// A context of many small lists takes thirty times the room in the contract's words, and a stream that was not read kept tens
+/// of them so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_read_is_not_spelt_out() {
+    const PENDING: usize = 40;
+    const STREAMS: usize = 12;
+    let database = Database::new().await;
+    let server = Process::serve(&database.url).await;
+    let value = |kind| prost_types::Value { kind: Some(kind) };
+    let list = |values| value(Kind::ListValue(prost_types::ListValue { values }));
+    let lists = list(vec![list(vec![value(Kind::NumberValue(0.0))]); 13_000]);
+    let backend = server.caller("backend").await;
+    for number in 0..PENDING {
+        let fields = [("a".to_owned(), lists.clone())].into();
+        let context = Some(prost_types::Struct { fields });
+        let ask = request(&format!("w{number}"), "secret_write");
+        backend.ask(RequireApprovalRequest { context, ..ask }).await.expect("held");
+    }
+    let [before, _] = memory(&server);
+    let mut unread = Vec::new();
+    for start in [Start::Pending, Start::Oldest] {
+        for _ in 0..STREAMS / 2 {
+            // Its first message has come; the others are not taken.
+            let mut stream =
+                server.caller("viewer").await.watch(from(start)).await.expect("a stream");
+            stream.message().await.expect("a message").expect("no end");
+            unread.push(stream);
+        }
+    }
+    // What is measured: the most within some seconds, in which what is to be read ahead is.
+    let until = Instant::now() + Duration::from_secs(3);
+    let mut most = 0;
+    while Instant::now() < until {
+        most = most.max(memory(&server)[0]);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let each = (most - before) / STREAMS as i64;
+    println!("{each} KiB for each of {STREAMS} that do not read");
+    assert!(each < 12 * 1024, "{each} KiB");
 }
