@@ -5,7 +5,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -209,6 +209,8 @@ const SETTINGS: &str =
 pub(super) struct Connector {
     /// The same database on each of its hosts, in the order given.
     hosts: Arc<[Endpoint]>,
+    /// The one that answered last, which is tried first: a machine that is gone takes long to be given up.
+    answered: Arc<AtomicUsize>,
     newest: Arc<AtomicU64>,
     pub(super) opened: Opened,
 }
@@ -217,7 +219,8 @@ impl Connector {
     /// For the database that the configuration's `key` names.
     pub(super) fn new(key: &str, url: &Url) -> Result<Self, Error> {
         let hosts = each_host(url).map_err(|why| Error::invalid(key, why))?;
-        Ok(Self { hosts: hosts.into(), newest: Arc::default(), opened: Opened::default() })
+        let (answered, newest) = (Arc::default(), Arc::default());
+        Ok(Self { hosts: hosts.into(), answered, newest, opened: Opened::default() })
     }
 
     /// Longer than all hosts together may take.
@@ -241,10 +244,16 @@ impl Connector {
         F: Future<Output = Result<T, Failure>>,
     {
         let mut failed: Option<Failure> = None;
-        for host in self.hosts.iter() {
+        let first = self.answered.load(Ordering::Relaxed);
+        let (before, rest) = self.hosts.split_at(first.min(self.hosts.len()));
+        for host in rest.iter().chain(before) {
             let attempted = tokio::time::timeout(CONNECT_PATIENCE, attempt(host.clone())).await;
             let failure = match attempted.unwrap_or_else(|_| Err(silent())) {
-                Ok(session) => return Ok(session),
+                Ok(session) => {
+                    let place = self.hosts.iter().position(|other| other.name == host.name);
+                    self.answered.store(place.unwrap_or(0), Ordering::Relaxed);
+                    return Ok(session);
+                }
                 Err(failure) => failure.of_host(&host.name, failed.as_ref()),
             };
             failed = Some(failure);

@@ -13,7 +13,7 @@ use approval_authority::{
     proto::{self, ApprovalState, Decision, Outcome},
     store::listing::{Filter, Selection},
 };
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use tonic::{Code, Status};
 
 use crate::{
@@ -166,8 +166,16 @@ async fn a_host_that_accepts_and_says_nothing_is_passed_over() {
     let failed = store(&nowhere).schema_status().await.expect_err("none of them").to_string();
     let first = format!("127.0.0.1:{port}: the database did not answer in time; 127.0.0.1:1: ");
     assert!(failed.contains(&first), "{failed}");
-    let status = store(&url).schema_status().await.expect("the second host");
+    while silent.accept().now_or_never().is_some() {}
+    let store = store(&url);
+    let status = store.schema_status().await.expect("the second host");
     assert_eq!(status, approval_authority::store::schema::SchemaStatus::Fits);
+    let mut at_once = Vec::new();
+    for _ in 0..4 {
+        at_once.push(store.begin().await.expect("begun"));
+    }
+    assert!(silent.accept().now_or_never().is_some(), "it was tried");
+    assert!(silent.accept().now_or_never().is_none(), "once: then the other is the first");
 }
 
 /// The database's end of a connection that was closed goes on waiting for a lock, and with each try there would be one more.

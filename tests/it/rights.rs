@@ -136,13 +136,11 @@ async fn a_call_that_waits_asks_anew_under_the_new_policy() {
     let (_, server) = TestServer::new().await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
     let (held, call) = waiting(&backend).await;
+    let (_, other) = waiting(&backend).await;
     let stricter = policy_text().replace("approvals_required = 1", "approvals_required = 2");
     server.reload(&stricter, &tokens_text());
-    let withdraw = approval_authority::proto::WithdrawApprovalRequest {
-        approval_id: held.clone(),
-        ..Default::default()
-    };
-    backend.approvals.clone().withdraw_approval(withdraw).await.expect("withdrawn");
+    // One of them uses it, and the other asks anew.
+    alice.approve(&held).await;
     let until = std::time::Instant::now() + Duration::from_secs(30);
     let anew = loop {
         let pending = approval_authority::proto::ListApprovalsRequest {
@@ -159,4 +157,5 @@ async fn a_call_that_waits_asks_anew_under_the_new_policy() {
     assert_ne!(anew.id, held);
     assert_eq!(anew.approvals_required, 2);
     call.abort();
+    other.abort();
 }
