@@ -15,6 +15,11 @@ pub(super) fn left(time: Option<prost_types::Timestamp>, now: Timestamp) -> Stri
     span(Duration::from_secs(seconds.try_into().unwrap_or(0)))
 }
 
+/// Whether a moment is still to come.
+pub(super) fn is_ahead(time: Option<prost_types::Timestamp>, now: Timestamp) -> bool {
+    read(time).is_some_and(|time| time > now)
+}
+
 /// A length of time in its two largest units.
 pub(super) fn span(length: Duration) -> String {
     let seconds = length.as_secs();

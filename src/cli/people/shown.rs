@@ -53,7 +53,7 @@ pub(super) fn whole(approval: &Approval, effect: &str) -> Result<String, Failure
         let left = lapse::left(approval.expire_time, Timestamp::now());
         lines.add("lapses", &format!("{}, in {left}", lapse::moment(approval.expire_time)));
     }
-    if state == ApprovalState::Expired {
+    if state == ApprovalState::Expired && !lapse::is_ahead(approval.expire_time, Timestamp::now()) {
         lines.add("lapsed", &lapse::moment(approval.expire_time));
     }
     lines.add("policy", &approval.policy_digest);
@@ -70,6 +70,10 @@ fn in_words(approval: &Approval) -> String {
         ApprovalState::Pending => {
             let given = approval.verdicts.len();
             format!("{state}, {given} of {} approvals", approval.approvals_required)
+        }
+        // What nobody had decided is given up with the history that it is of.
+        ApprovalState::Expired if lapse::is_ahead(approval.expire_time, Timestamp::now()) => {
+            format!("{state}: it was given up, as after a restore")
         }
         ApprovalState::Expired if approval.decide_time.is_some() => {
             format!("{state}: it was approved, and not used in time")
@@ -191,6 +195,19 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_over_says_how_it_ended() {
+        let now = Timestamp::now().as_second();
+        let time = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let mut approval = Approval { expire_time: time(now - 60), ..Default::default() };
+        approval.set_state(ApprovalState::Expired);
+        assert_eq!(in_words(&approval), "EXPIRED: it was not decided in time");
+        approval.decide_time = time(now - 120);
+        assert_eq!(in_words(&approval), "EXPIRED: it was approved, and not used in time");
+        approval.expire_time = time(now + 60);
+        assert_eq!(in_words(&approval), "EXPIRED: it was given up, as after a restore");
+    }
 
     #[test]
     fn what_a_requester_wrote_is_no_part_of_the_question() {
