@@ -225,3 +225,24 @@ async fn a_log_with_much_to_cut_lets_the_others_have_their_turn() {
         assert!(line.contains(namespace) && line.contains(events), "{cut:#?}");
     }
 }
+
+/// What is old and may not be deleted yet is passed over, however much of it comes first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_round_goes_on_where_the_last_one_ended() {
+    let database = Database::new().await;
+    let fill = "INSERT INTO approval_authority.logs (namespace, epoch) VALUES ('default', gen_random_uuid());
+        INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash,
+            requested_by, on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms, policy_digest,
+            recent_denials, create_time, state, version, expire_time)
+        SELECT 'default', (lpad(to_hex((extract(epoch FROM t.time) * 1000)::bigint + n), 12, '0') || '7000'
+                || '8' || substr(md5(n::text), 1, 15))::uuid, 'w1', 'delete_workspace', '{}', sha256(''), 'tokens:backend', '', '',
+            1, 1, 1, '', 0, t.time, 'EXPIRED', 1,
+            CASE n WHEN 50002 THEN t.time ELSE t.time + interval '1 year' END
+        FROM generate_series(1, 50002) AS n
+        CROSS JOIN (SELECT clock_timestamp() - interval '91 days') AS t (time)";
+    database.connect().await.batch_execute(fill).await.expect("filled");
+    let _process = Process::serve(&database.url).await;
+    while database.count(APPROVALS).await > 50_001 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
