@@ -261,6 +261,11 @@ async fn each_statement_of_a_list_has_its_own_time() {
 /// A call that was cancelled while the log was held used its approval all the same, and nobody acted on it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_gone_uses_no_approval() {
+    tokio::join!(gone(None), gone(Some(60)));
+}
+
+/// Of a call that would wait for so many seconds, if any.
+async fn gone(wait: Option<i64>) {
     let (database, server) = TestServer::new().await;
     let (backend, alice) = (server.caller("backend").await, server.caller("alice").await);
     let approved = id(&backend.require("w1", "delete_workspace").await);
@@ -271,7 +276,9 @@ async fn who_is_gone_uses_no_approval() {
     holder.execute(LOCK_THE_LOG, &[]).await.expect("locked");
     let cancelled = tokio::spawn({
         let backend = backend.clone();
-        async move { backend.ask(request("w1", "delete_workspace")).await }
+        let wait = wait.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
+        let ask = proto::RequireApprovalRequest { wait, ..request("w1", "delete_workspace") };
+        async move { backend.ask(ask).await }
     });
     database.until_a_lock_is_waited_for().await;
     cancelled.abort();
