@@ -25,6 +25,13 @@ async fn fill(database: &Database, which: &str) {
     database.connect().await.batch_execute(&fill).await.expect("filled");
 }
 
+/// A number of one kind of the keeper's work.
+fn of(page: &BTreeMap<String, f64>, work: &str, name: &str) -> f64 {
+    let series = format!("approval_authority_keeper_{name}{{work=\"{work}\"}}");
+    // The page is there before the keeper is.
+    page.get(&series).copied().unwrap_or_default()
+}
+
 /// The oldest of each namespace is seen, however many there are in others.
 #[tokio::test]
 async fn pending_approvals_are_counted_within_bounds_and_the_oldest_first() {
@@ -79,11 +86,7 @@ async fn a_round_that_fails_is_no_run() {
     let mut process = Process::serve(&database.url).await;
     let admin = process.admin().await;
     let each = |page: &BTreeMap<String, f64>, name: &str| {
-        ["deadlines", "retention", "pending"].map(|work| {
-            let series = format!("approval_authority_keeper_{name}{{work=\"{work}\"}}");
-            // The page is there before the keeper is.
-            page.get(&series).copied().unwrap_or_default()
-        })
+        ["deadlines", "retention", "pending"].map(|work| of(page, work, name))
     };
     let (failures, last) = ("failures_total", "last_run_timestamp_seconds");
     until_page(admin, |page| each(page, failures).iter().all(|failures| *failures > 0.0)).await;
@@ -119,11 +122,7 @@ async fn a_round_after_which_an_approval_is_still_due_is_no_run() {
     service.database.move_clock("8 days").await;
     let mut process = Process::serve(&service.database.url).await;
     let admin = process.admin().await;
-    let of = |page: &BTreeMap<String, f64>, name: &str| {
-        let series = format!("approval_authority_keeper_{name}{{work=\"deadlines\"}}");
-        // The page is there before the keeper is.
-        page.get(&series).copied().unwrap_or_default()
-    };
+    let of = |page: &BTreeMap<String, f64>, name: &str| of(page, "deadlines", name);
     until_page(admin, |page| of(page, "failures_total") > 0.0).await;
     assert_eq!(of(&numbers(admin).await, "last_run_timestamp_seconds"), 0.0);
     holder.rollback().await.expect("let go");
@@ -147,11 +146,7 @@ async fn a_round_in_which_one_log_was_not_seen_to_is_no_run() {
         may("REVOKE", "FROM").await;
         let mut process = Process::serve(&service.database.url).await;
         let admin = process.admin().await;
-        let of = |page: &BTreeMap<String, f64>, name: &str| {
-            let series = format!("approval_authority_keeper_{name}{{work=\"retention\"}}");
-            // The page is there before the keeper is.
-            page.get(&series).copied().unwrap_or_default()
-        };
+        let of = |page: &BTreeMap<String, f64>, name: &str| of(page, "retention", name);
         until_page(admin, |page| of(page, "failures_total") > 0.0).await;
         let last = of(&numbers(admin).await, "last_run_timestamp_seconds");
         assert_eq!(last, 0.0, "{function}");
