@@ -245,13 +245,12 @@ impl Connector {
     {
         let mut failed: Option<Failure> = None;
         let first = self.answered.load(Ordering::Relaxed);
-        let (before, rest) = self.hosts.split_at(first.min(self.hosts.len()));
-        for host in rest.iter().chain(before) {
+        let hosts = self.hosts.iter().enumerate();
+        for (place, host) in hosts.cycle().skip(first).take(self.hosts.len()) {
             let attempted = tokio::time::timeout(CONNECT_PATIENCE, attempt(host.clone())).await;
             let failure = match attempted.unwrap_or_else(|_| Err(silent())) {
                 Ok(session) => {
-                    let place = self.hosts.iter().position(|other| other.name == host.name);
-                    self.answered.store(place.unwrap_or(0), Ordering::Relaxed);
+                    self.answered.store(place, Ordering::Relaxed);
                     return Ok(session);
                 }
                 Err(failure) => failure.of_host(&host.name, failed.as_ref()),

@@ -112,7 +112,7 @@ impl Store {
     /// Every namespace that has a log.
     pub async fn namespaces(&self) -> Result<Vec<Namespace>, Failure> {
         let lease = self.reading_connection().await?;
-        let rows = lease.patiently(lease.query(NAMESPACES, &[])).await?;
+        let rows = lease.rows(NAMESPACES, &[]).await?;
         rows.iter().map(|row| Columns::of(row).name(Namespace::parse)).collect()
     }
 
@@ -123,7 +123,7 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<Uuid>, Failure> {
         let lease = self.reading_connection().await?;
-        let rows = lease.patiently(lease.query(OPEN, &[&namespace.as_str(), &limit])).await?;
+        let rows = lease.rows(OPEN, &[&namespace.as_str(), &limit]).await?;
         rows.iter().map(|row| Columns::of(row).next()).collect()
     }
 

@@ -315,16 +315,22 @@ async fn no_statement_reads_more_than_it_needs_of_millions() {
     examine(&database, age, Start::Oldest).await;
 }
 
+/// A database of which much was deleted by a statement, and that nobody has vacuumed since.
+async fn filled_and(cut: &str) -> Database {
+    let database = Database::new().await;
+    let client = database.connect().await;
+    for statements in [NO_AUTOVACUUM, &fill("default", BESIDE, WORKSPACES, 8), cut] {
+        client.batch_execute(statements).await.expect("done");
+    }
+    database
+}
+
 /// Until VACUUM comes by, the index leads through all that has been cut.
 #[tokio::test]
 async fn retention_does_not_go_through_what_it_has_cut() {
-    let database = Database::new().await;
-    let client = database.connect().await;
-    client.batch_execute(NO_AUTOVACUUM).await.expect("no VACUUM");
-    client.batch_execute(&fill("default", BESIDE, WORKSPACES, 8)).await.expect("filled");
     let cut = "DELETE FROM approval_authority.events WHERE revision <= 20000;
         UPDATE approval_authority.logs SET floor_revision = 20000";
-    client.batch_execute(cut).await.expect("cut");
+    let database = filled_and(cut).await;
     let log = explain(&database).await;
     let (store, age) = (database.store(), RETENTION.events);
     store.logs_to_cut(age).await.expect("none");
@@ -393,14 +399,10 @@ fn rows_of_approvals(node: &Value, read: &mut Vec<f64>) {
 /// Old approvals that may not be deleted yet are looked at a chunk at a time.
 #[tokio::test]
 async fn retention_looks_at_no_more_than_a_chunk() {
-    let database = Database::new().await;
-    let client = database.connect().await;
-    client.batch_execute(NO_AUTOVACUUM).await.expect("no VACUUM");
-    client.batch_execute(&fill("default", BESIDE, WORKSPACES, 8)).await.expect("filled");
     let cut = "DELETE FROM approval_authority.events;
         UPDATE approval_authority.logs SET floor_revision = 40000;
         UPDATE approval_authority.approvals SET expire_time = clock_timestamp() + interval '1 day'";
-    client.batch_execute(cut).await.expect("cut, and yet to lapse");
+    let database = filled_and(cut).await;
     let told = explain(&database).await;
     let (store, default) = (database.store(), Namespace::default_namespace());
     // By ids they are seconds old to two days.

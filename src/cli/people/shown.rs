@@ -113,13 +113,8 @@ pub(super) fn operation(approval: &Approval) -> String {
 
 /// What is asked for, and by whom, in the words of a question.
 pub(super) fn question(approval: &Approval) -> String {
-    let [action, workspace, requester] =
-        [&approval.action, &approval.workspace_id, &approval.requested_by].map(|name| quoted(name));
-    let name = match approval.on_behalf_of.as_str() {
-        "" => String::new(),
-        name => format!(" for {}", quoted(name)),
-    };
-    format!("{action} in {workspace}, as {requester}{name} asks")
+    let [action, workspace] = [&approval.action, &approval.workspace_id].map(|name| quoted(name));
+    format!("{action} in {workspace}, as {} asks", requester_as(approval, quoted))
 }
 
 /// A name in a sentence: in quotes where it could be taken for more of that.
@@ -133,9 +128,14 @@ fn quoted(name: &str) -> String {
 
 /// Who asks, and in whose name.
 pub(super) fn requester(approval: &Approval) -> String {
+    requester_as(approval, str::to_owned)
+}
+
+fn requester_as(approval: &Approval, spelt: impl Fn(&str) -> String) -> String {
+    let requester = spelt(&approval.requested_by);
     match approval.on_behalf_of.as_str() {
-        "" => approval.requested_by.clone(),
-        name => format!("{} for {name}", approval.requested_by),
+        "" => requester,
+        name => format!("{requester} for {}", spelt(name)),
     }
 }
 
