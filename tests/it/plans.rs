@@ -15,7 +15,6 @@ use approval_authority::{
 };
 use jiff::SignedDuration;
 use serde_json::Value;
-use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     database::{Database, installation},
@@ -25,6 +24,10 @@ use crate::{
     watch::{after, from},
 };
 
+mod told;
+
+use told::{NOT_SEEN, explain};
+
 /// Approvals and workspaces in the namespace that is used; and as many of both in the one that statistics tell of.
 const APPROVALS: usize = 8_000;
 const WORKSPACES: usize = 1_499;
@@ -33,23 +36,6 @@ const BESIDE: usize = 20_000;
 /// What one statement may read of a table, or pass over: a page of the feed, a lookup for each namespace, the ancestors of
 /// the thousand workspaces that a list of a large tree looks at.
 const MOST: f64 = 2_000.0;
-
-/// What has only `migrate`, or a server that starts, or that reads no table.
-const NOT_SEEN: [&str; 13] = [
-    "applied",
-    "check_server",
-    "compatibility",
-    "granted",
-    "has_schema",
-    "namespaces",
-    "new_epoch",
-    "open_approvals",
-    "ping",
-    "rights",
-    "role_exists",
-    "sessions_of_servers",
-    "written_by",
-];
 
 /// So many approvals: of all states, in workspaces so many of which lie below another, each with two events. Two fifths of
 /// them, all used, are of one workspace. The oldest five
@@ -229,36 +215,6 @@ async fn streams(viewer: &Caller, of_subtree: Start) {
     }
 }
 
-/// What every statement did, by its label: those that the log tells of behind a place.
-fn plans(log: &PathBuf, from: usize) -> Vec<(String, Value)> {
-    let log = String::from_utf8_lossy(&std::fs::read(log).expect("a log")[from..]).into_owned();
-    let mut lines = log.lines().peekable();
-    let mut plans = Vec::new();
-    while let Some(line) = lines.next() {
-        if !line.ends_with("plan:") {
-            continue;
-        }
-        let mut json = String::new();
-        while let Some(line) = lines.next_if(|line| line.starts_with('\t')) {
-            json.push_str(line);
-        }
-        let plan: Value = serde_json::from_str(&json).expect("a plan in JSON");
-        let text = plan["Query Text"].as_str().expect("its statement");
-        if text.starts_with("-- the test's own") {
-            continue;
-        }
-        // Functions and foreign keys have statements of their own, without a label.
-        let label = match text.strip_prefix("-- ").and_then(|rest| rest.split_once('(')) {
-            Some((label, _)) => label,
-            None => text,
-        };
-        // To compile one takes longer than any of them.
-        assert!(plan["JIT"].is_null() || NOT_SEEN.contains(&label), "{label} is compiled");
-        plans.push((label.to_owned(), plan["Plan"].clone()));
-    }
-    plans
-}
-
 /// What a plan's nodes did that they should not have.
 fn faults(node: &Value, found: &mut Vec<String>) {
     let number = |key: &str| {
@@ -346,9 +302,6 @@ async fn retention_does_not_go_through_what_it_has_cut() {
     }
 }
 
-/// The databases of all tests share a log, and it does not say of which a statement is.
-static ALONE: Mutex<()> = Mutex::const_new(());
-
 /// One old snapshot makes the database count past all that has been pending since; it was counted past once for each call.
 #[tokio::test]
 async fn what_bears_on_all_calls_of_a_batch_is_counted_once() {
@@ -413,42 +366,6 @@ async fn retention_looks_at_no_more_than_a_chunk() {
     let mut read = Vec::new();
     plans.iter().for_each(|(_, plan)| rows_of_approvals(plan, &mut read));
     assert!(read.iter().all(|rows| *rows <= 1_000.0), "{read:?}");
-}
-
-/// Where the log tells of statements, and from where on.
-struct Told {
-    _alone: MutexGuard<'static, ()>,
-    log: PathBuf,
-    from: usize,
-}
-
-impl Told {
-    /// What every statement since did, by its label. No more is told.
-    async fn plans(self, database: &Database) -> Vec<(String, Value)> {
-        let quiet = format!("ALTER DATABASE {} RESET ALL", database.name);
-        database.connect().await.batch_execute(&quiet).await.expect("quiet");
-        plans(&self.log, self.from)
-    }
-}
-
-/// Has sessions tell from now on what their statements do.
-async fn explain(database: &Database) -> Told {
-    let alone = ALONE.lock().await;
-    let client = database.connect().await;
-    let explain = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET session_preload_libraries = auto_explain',
-            current_database());
-        EXECUTE format('ALTER DATABASE %I SET auto_explain.log_min_duration = 0', current_database());
-        EXECUTE format('ALTER DATABASE %I SET auto_explain.log_analyze = on', current_database());
-        EXECUTE format('ALTER DATABASE %I SET auto_explain.log_timing = off', current_database());
-        EXECUTE format('ALTER DATABASE %I SET auto_explain.log_buffers = on', current_database());
-        EXECUTE format('ALTER DATABASE %I SET auto_explain.log_nested_statements = on', current_database());
-        EXECUTE format('ALTER DATABASE %I SET auto_explain.log_format = json', current_database());
-        EXECUTE format('ALTER DATABASE %I SET jit_above_cost = 0', current_database()); END $$";
-    client.batch_execute("LOAD 'auto_explain'").await.expect("PostgreSQL's auto_explain");
-    client.batch_execute(explain).await.expect("sessions tell from now on");
-    let log = database.server_log().await;
-    let from = std::fs::metadata(&log).expect("a log").len();
-    Told { _alone: alone, log, from: usize::try_from(from).expect("fits") }
 }
 
 /// Uses all of the service on a database, and looks at what each statement did there.
