@@ -32,6 +32,9 @@ const CHUNK: usize = 50_000;
 /// With ten million closed, fifty open ones lie in each, of a hundred that there may be.
 const WORKSPACES: usize = 20_000;
 
+/// Workspaces of a tree in which nothing was ever asked: too many to be looked at one by one.
+const RARE: i32 = 12_000;
+
 /// Approvals that are consumed by one measurement at most.
 const PREPARED: usize = 12_000;
 
@@ -43,6 +46,10 @@ const PAGE: usize = 50;
 const TURNS: usize = 3;
 
 const CALLERS: [usize; 2] = [1, 16];
+
+const RARE_TREE: &str = "INSERT INTO approval_authority.workspaces (namespace, id, parent_id, display_name)
+    SELECT $1, 'rare', NULL, '' UNION ALL SELECT $1, 'r' || n, 'rare', '' FROM generate_series(1, $2) AS n
+    ON CONFLICT DO NOTHING";
 
 /// Statements that read a table from end to end, and what they read.
 const SCANS: &str = "SELECT relname::text, seq_scan, seq_tup_read FROM pg_stat_user_tables
@@ -68,6 +75,9 @@ async fn main() {
     if !is_filled {
         Place::begin(&bench, &[FULL.to_owned()], WORKSPACES).await;
         fill(&bench, closed).await;
+    }
+    for namespace in [&empty, FULL] {
+        bench.connect().await.execute(RARE_TREE, &[&namespace, &RARE]).await.expect("filled");
     }
     let scans = scans(&bench).await;
     println!("{closed} closed approvals\n\n{}", head());
@@ -149,6 +159,15 @@ async fn measured(
             "list used in a tree",
             ListApprovalsRequest {
                 workspace_ids: vec!["root".to_owned()],
+                include_descendants: true,
+                states: vec![ApprovalState::Consumed.into()],
+                ..Default::default()
+            },
+        ),
+        (
+            "list a rare tree",
+            ListApprovalsRequest {
+                workspace_ids: vec!["rare".to_owned()],
                 include_descendants: true,
                 states: vec![ApprovalState::Consumed.into()],
                 ..Default::default()

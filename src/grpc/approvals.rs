@@ -248,24 +248,23 @@ impl ApprovalService {
         let selected = select(&self.store, &namespace, &scope, &workspaces, descend).await?;
         let filter =
             Filter { workspaces: selected, states: states.clone(), actions: actions.clone() };
-        let (found, log) = self.store.approvals(&namespace, &filter, before, size + 1).await?;
-        let (mut approvals, mut bytes) = (Vec::new(), 0);
-        for approval in found.iter().take(usize::try_from(size).unwrap_or(usize::MAX)) {
-            let approval = convert::approval(approval)?;
-            bytes += approval.encoded_len();
-            if bytes > PAGE_BYTES && !approvals.is_empty() {
+        let found = self.store.approvals(&namespace, &filter, before, size).await?;
+        let (mut approvals, mut bytes, mut rest) = (Vec::new(), 0, found.rest);
+        for approval in &found.approvals {
+            let message = convert::approval(approval)?;
+            bytes += message.encoded_len();
+            if let Some(last) = approvals.len().checked_sub(1)
+                && bytes > PAGE_BYTES
+            {
+                rest = Some(found.approvals[last].id());
                 break;
             }
-            approvals.push(approval);
+            approvals.push(message);
         }
-        let next_page_token = match approvals.len().checked_sub(1) {
-            Some(last) if approvals.len() < found.len() => {
-                page::token(&list, found[last].id().as_bytes())
-            }
-            Some(_) | None => String::new(),
-        };
+        let next_page_token =
+            rest.map(|rest| page::token(&list, rest.as_bytes())).unwrap_or_default();
         let watch_cursor = match before {
-            None => Cursor::at_end(&namespace, &log).encode(),
+            None => Cursor::at_end(&namespace, &found.log).encode(),
             Some(_) => String::new(),
         };
         Ok(proto::ListApprovalsResponse { approvals, next_page_token, watch_cursor })

@@ -197,12 +197,11 @@ impl Fields {
     }
 
     /// How many to put on a page.
-    pub fn page_size(&mut self, size: i32) -> Option<i64> {
-        match size {
-            0 => Some(50),
-            1..=500 => Some(size.into()),
-            501.. => Some(500),
-            ..0 => {
+    pub fn page_size(&mut self, size: i32) -> Option<usize> {
+        match usize::try_from(size) {
+            Ok(0) => Some(50),
+            Ok(size) => Some(size.min(500)),
+            Err(_) => {
                 self.refuse("page_size", "must not be negative");
                 None
             }

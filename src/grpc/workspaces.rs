@@ -86,8 +86,8 @@ impl WorkspaceService {
             Scope::Subtrees(roots) => Some(&roots[..]),
         };
         let mut workspaces = self.store.workspaces(&namespace, &after, roots, size + 1).await?;
-        let more = workspaces.len() as i64 > size;
-        workspaces.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+        let more = workspaces.len() > size;
+        workspaces.truncate(size);
         let next_page_token = match workspaces.last() {
             Some(last) if more => page::token(&list, last.id.as_str().as_bytes()),
             Some(_) | None => String::new(),

@@ -112,7 +112,7 @@ async fn selected(
     let workspaces = match selection {
         Selection::All => return Ok(None),
         Selection::These(workspaces) => workspaces,
-        Selection::Below(roots) => &subtrees(on, namespace, roots, i64::MAX).await?,
+        Selection::Below(roots) => &subtrees(on, namespace, roots, usize::MAX).await?,
     };
     Ok(Some(workspaces.iter().map(ToString::to_string).collect()))
 }

@@ -51,6 +51,11 @@ macro_rules! all_columns {
     };
 }
 
+/// What LIMIT takes.
+pub(super) fn at_most(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
 pub(super) use {all_columns, request_columns, standing_columns};
 
 /// A row's columns, read from left to right.

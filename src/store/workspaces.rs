@@ -4,7 +4,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use tokio_postgres::types::ToSql;
 
-use super::{Failure, Lease, Store, log, rows::Columns, transaction::Transaction};
+use super::{
+    Failure, Lease, Store, log,
+    rows::{Columns, at_most},
+    transaction::Transaction,
+};
 use crate::{
     error::Error,
     names::{Namespace, WorkspaceId},
@@ -154,9 +158,9 @@ impl Store {
         namespace: &Namespace,
         after: &str,
         roots: Option<&[WorkspaceId]>,
-        limit: i64,
+        limit: usize,
     ) -> Result<Vec<Workspace>, Failure> {
-        let namespace = namespace.as_str();
+        let (namespace, limit) = (namespace.as_str(), at_most(limit));
         let lease = self.reading_connection().await?;
         let rows = match roots.map(texts) {
             None => lease.rows(LIST, &[&namespace, &after, &limit]).await?,
@@ -276,9 +280,11 @@ pub(super) async fn subtrees(
     on: &Lease,
     namespace: &Namespace,
     roots: &[WorkspaceId],
-    limit: i64,
+    limit: usize,
 ) -> Result<Vec<WorkspaceId>, Failure> {
-    let rows = on.rows(SUBTREES, &[&namespace.as_str(), &texts(roots), &limit]).await?;
+    let parameters: [&(dyn ToSql + Sync); 3] =
+        [&namespace.as_str(), &texts(roots), &at_most(limit)];
+    let rows = on.rows(SUBTREES, &parameters).await?;
     rows.iter().map(|row| Columns::of(row).name(WorkspaceId::parse)).collect()
 }
 

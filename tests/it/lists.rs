@@ -3,11 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 
 use approval_authority::{
-    approval::State,
+    approval::{Approval, Operation, State, gate::Gate},
+    digest::Context,
+    names::Namespace,
     proto::{
         self, ApprovalState, ListApprovalsRequest, ListWorkspacesRequest, Start,
         watch_approvals_response::Message,
     },
+    store::listing::{Filter, Selection},
 };
 use uuid::Uuid;
 
@@ -15,6 +18,7 @@ use crate::{
     database::Database,
     harness::{Caller, TestServer},
     rng::Rng,
+    service::{Service, call},
     watch::from,
 };
 
@@ -256,4 +260,86 @@ async fn every_list_of_a_large_tree_is_what_a_plain_reading_finds() {
             assert!(all_pending(caller, watch).await == expected, "{visible:?} {list:?}");
         }
     }
+}
+
+/// Of a tree of which nothing is among the newest, each of many workspaces was looked at for one page.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_takes_no_more_the_rarer_it_is_what_is_listed() {
+    /// More than are looked at one by one.
+    const WORKSPACES: usize = 10_100;
+    /// The oldest of all.
+    const IN_TREE: usize = 30;
+    const APART: usize = 25_000;
+    let database = Database::new().await;
+    let fill = format!(
+        "INSERT INTO approval_authority.logs (namespace, epoch) VALUES ('default', gen_random_uuid());
+        INSERT INTO approval_authority.log_locks (namespace) VALUES ('default');
+        INSERT INTO approval_authority.workspaces (namespace, id, parent_id, display_name)
+        SELECT 'default', 'tree', NULL, '' UNION ALL
+        SELECT 'default', 't' || n, 'tree', '' FROM generate_series(1, {WORKSPACES}) AS n;
+        INSERT INTO approval_authority.approvals (namespace, id, workspace_id, action, context, request_hash, requested_by,
+            on_behalf_of, reason, approvals_required, approved_ttl_ms, deny_cooldown_ms, policy_digest, recent_denials,
+            create_time, state, version, expire_time)
+        SELECT 'default', (lpad(to_hex(1790000000000 + n), 12, '0') || '7000800000000000' || lpad(to_hex(n), 4, '0'))::uuid,
+            CASE WHEN n <= {IN_TREE} THEN 't' || n ELSE 'apart' END, 'delete_workspace', '{{}}',
+            sha256(n::text::bytea), 'tokens:backend', '', '', 1, 1, 1, '', 0, t.time, 'PENDING', 1,
+            t.time + interval '1 day'
+        FROM generate_series(1, {IN_TREE} + {APART}) AS n CROSS JOIN (SELECT clock_timestamp() AS time) AS t"
+    );
+    database.connect().await.batch_execute(&fill).await.expect("filled");
+    let server = TestServer::on(&database.url).await;
+    let tree = server.caller("tree-approver").await;
+    let mut list = ListApprovalsRequest {
+        states: vec![ApprovalState::Pending.into()],
+        page_size: 20,
+        ..Default::default()
+    };
+    let mut pages = Vec::new();
+    loop {
+        let page = tree.list(list.clone()).await.expect("a page");
+        assert_eq!(page.watch_cursor.is_empty(), !pages.is_empty(), "on the first page");
+        pages.push(page.approvals.len());
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        list.page_token = page.next_page_token;
+    }
+    assert_eq!(pages, [0, 0, 20, 10], "ten thousand are looked at for each");
+}
+
+/// Five hundred of the largest contexts were fetched for a page of fifty.
+#[tokio::test]
+async fn no_more_is_fetched_than_has_room_on_a_page() {
+    const HELD: usize = 60;
+    let service = Service::new().await;
+    let mut expected: Vec<Uuid> = Vec::new();
+    for number in 0..HELD {
+        let text = format!(r#"{{"text":"{number:02}{}"}}"#, "x".repeat(60_000));
+        let mut call = call();
+        call.operation = Operation::new(
+            call.operation.workspace_id,
+            call.operation.action,
+            Context::from_canonical(&text),
+            call.operation.requested_by,
+            None,
+        );
+        let Gate::Pending(approval) = service.ledger.require(call).await.expect("an answer") else {
+            panic!("nobody has approved it");
+        };
+        expected.insert(0, approval.id());
+    }
+    let all = Filter { workspaces: Selection::All, states: vec![], actions: vec![] };
+    let namespace = Namespace::default_namespace();
+    let (mut listed, mut pages, mut before) = (Vec::new(), Vec::new(), None);
+    loop {
+        let page = service.store.approvals(&namespace, &all, before, 500).await.expect("a page");
+        pages.push(page.approvals.len());
+        listed.extend(page.approvals.iter().map(Approval::id));
+        before = page.rest;
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(listed, expected);
+    assert_eq!(pages, [52, 8], "of 60 KB each, in 3 MiB");
 }

@@ -255,7 +255,7 @@ async fn each_statement_of_a_list_has_its_own_time() {
         }
     };
     let (listed, ()) = tokio::join!(list, releases);
-    assert_eq!(listed.expect("a list").0.len(), 1);
+    assert_eq!(listed.expect("a list").approvals.len(), 1);
 }
 
 /// A call that was cancelled while the log was held used its approval all the same, and nobody acted on it.
