@@ -142,6 +142,12 @@ async fn measured(
         join(&format!("{what} join"), place(60_000), backends.clone()).await,
         consume(bench, &format!("{what} consume"), place(70_000), backends, PREPARED).await,
     ];
+    let used_below = |root: &str| ListApprovalsRequest {
+        workspace_ids: vec![root.to_owned()],
+        include_descendants: true,
+        states: vec![ApprovalState::Consumed.into()],
+        ..Default::default()
+    };
     let lists = [
         ("list", ListApprovalsRequest::default()),
         (
@@ -155,24 +161,8 @@ async fn measured(
             "list a workspace",
             ListApprovalsRequest { workspace_ids: vec![LISTED.to_owned()], ..Default::default() },
         ),
-        (
-            "list used in a tree",
-            ListApprovalsRequest {
-                workspace_ids: vec!["root".to_owned()],
-                include_descendants: true,
-                states: vec![ApprovalState::Consumed.into()],
-                ..Default::default()
-            },
-        ),
-        (
-            "list a rare tree",
-            ListApprovalsRequest {
-                workspace_ids: vec!["rare".to_owned()],
-                include_descendants: true,
-                states: vec![ApprovalState::Consumed.into()],
-                ..Default::default()
-            },
-        ),
+        ("list used in a tree", used_below("root")),
+        ("list a rare tree", used_below("rare")),
     ];
     for (list, request) in lists {
         let request = ListApprovalsRequest { namespace: namespace.to_owned(), ..request };

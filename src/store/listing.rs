@@ -207,7 +207,7 @@ async fn page(
     let list = List {
         on,
         namespace,
-        // Each once: a page of each is read.
+        // Each once: each is looked up.
         states: once(states.iter().map(|state| state.as_str())),
         actions: once(filter.actions.iter().map(Action::as_str)),
     };
@@ -230,7 +230,7 @@ async fn page(
 
 /// What was found of a list.
 struct Found {
-    /// Newest first, as many as were wanted, or all that there are.
+    /// Newest first; all that there are, or at least as many as were wanted, unless `searched_to` says otherwise.
     ids: Vec<Uuid>,
     /// There may be more of them that are older than this, which were not looked at.
     searched_to: Option<Uuid>,
@@ -267,14 +267,14 @@ impl List<'_> {
         if let Some(few) = self.workspaces(selection, FEW).await? {
             return Ok(Found::all(self.newest_of(&few, before, limit).await?));
         }
-        let found = self.search(selection, before, limit, 1).await?;
-        if found.searched_to.is_none() {
-            return Ok(found);
+        let Found { mut ids, searched_to } = self.search(selection, before, limit, 1).await?;
+        let Some(last) = searched_to else { return Ok(Found::all(ids)) };
+        if let Some(many) = self.workspaces(selection, MANY).await? {
+            return Ok(Found::all(self.newest_of(&many, before, limit).await?));
         }
-        match self.workspaces(selection, MANY).await? {
-            Some(many) => Ok(Found::all(self.newest_of(&many, before, limit).await?)),
-            None => self.search(selection, before, limit, WINDOWS).await,
-        }
+        let older = self.search(selection, last, limit - ids.len(), WINDOWS - 1).await?;
+        ids.extend(older.ids);
+        Ok(Found { ids, searched_to: older.searched_to })
     }
 
     /// The workspaces that are selected, if so many lookups do for them.

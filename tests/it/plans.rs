@@ -204,7 +204,8 @@ async fn lists(viewer: &Caller) {
         };
         let first = viewer.list(list.clone()).await.expect("a page");
         // Of millions, the search for what is rare ends before it finds any.
-        assert!(!first.approvals.is_empty() || !first.next_page_token.is_empty());
+        let goes_on = list.workspace_ids == ["rare"] && !first.next_page_token.is_empty();
+        assert!(!first.approvals.is_empty() || goes_on);
         let page_token = first.next_page_token;
         viewer.list(ListApprovalsRequest { page_token, ..list }).await.expect("another");
     }
