@@ -7,6 +7,7 @@
 
 use std::{borrow::Cow, sync::OnceLock};
 
+use futures_util::FutureExt as _;
 use opentelemetry::{
     Context, ContextGuard, KeyValue,
     propagation::{Extractor, TextMapPropagator},
@@ -53,10 +54,10 @@ impl Trace {
     }
 
     /// Does work for it, in whichever task.
-    pub async fn carry<T>(self, work: impl Future<Output = T>) -> T {
+    pub fn carry<T>(self, work: impl Future<Output = T>) -> impl Future<Output = T> {
         match self.0 {
-            Some(context) => work.with_context(context).await,
-            None => work.await,
+            Some(context) => work.with_context(context).left_future(),
+            None => work.right_future(),
         }
     }
 
@@ -127,18 +128,20 @@ const FAULT: Status = Status::Error { description: Cow::Borrowed("") };
 
 /// Does what a batch is for within a span of its own, where a call that it serves has one: below the first of them, and with a
 /// link to and from each. When it begins is an event of each call's, before which the call waited.
-pub async fn batch<T, E>(
+pub fn batch<'a, T, E>(
     name: &'static str,
-    calls: impl ExactSizeIterator<Item = &Trace>,
+    calls: impl ExactSizeIterator<Item = &'a Trace>,
     work: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
-    let Some(context) = begin_batch(name, calls) else { return work.await };
-    let done = work.with_context(context.clone()).await;
-    if done.is_err() {
-        context.span().set_status(FAULT);
-    }
-    context.span().end();
-    done
+) -> impl Future<Output = Result<T, E>> {
+    let Some(context) = begin_batch(name, calls) else { return work.left_future() };
+    let traced = work.with_context(context.clone());
+    let ended = traced.inspect(move |done| {
+        if done.is_err() {
+            context.span().set_status(FAULT);
+        }
+        context.span().end();
+    });
+    ended.right_future()
 }
 
 fn begin_batch<'a>(

@@ -21,9 +21,9 @@ use crate::{
 pub async fn require<Renewed>(
     ledger: &Ledger,
     feed: &Feed,
-    mut call: Require,
+    call: Require,
     until: Instant,
-    mut renewed: impl FnMut() -> Renewed,
+    renewed: impl FnMut() -> Renewed,
     released: impl Future<Output = ()>,
     gone: &CancellationToken,
 ) -> Result<Gate, Error>
@@ -33,6 +33,22 @@ where
     if until <= Instant::now() {
         return ledger.require_unless(call, gone).await;
     }
+    // Boxed: a call that does not wait need not bring the room for it.
+    Box::pin(wait(ledger, feed, call, until, renewed, released, gone)).await
+}
+
+async fn wait<Renewed>(
+    ledger: &Ledger,
+    feed: &Feed,
+    mut call: Require,
+    until: Instant,
+    mut renewed: impl FnMut() -> Renewed,
+    released: impl Future<Output = ()>,
+    gone: &CancellationToken,
+) -> Result<Gate, Error>
+where
+    Renewed: Future<Output = Result<Option<Terms>, Error>>,
+{
     // Before the first look: what is decided after it is heard.
     let mut waiter = feed.wait_for(&call.namespace, call.operation.request_hash);
     tokio::pin!(released);

@@ -107,34 +107,35 @@ impl Lease {
     }
 
     /// Waits for one statement on this connection, no longer than `STATEMENT_PATIENCE`.
-    pub(super) async fn patiently<T, E: Into<Failure>>(
+    pub(super) fn patiently<T, E: Into<Failure>>(
         &self,
         work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, Failure> {
-        self.within(STATEMENT_PATIENCE, work).await
+    ) -> impl Future<Output = Result<T, Failure>> {
+        self.within(STATEMENT_PATIENCE, work)
     }
 
     /// Waits for statements that were sent together, no longer than `FLIGHT_PATIENCE`.
-    pub(super) async fn in_one_flight<T, E: Into<Failure>>(
+    pub(super) fn in_one_flight<T, E: Into<Failure>>(
         &self,
         work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, Failure> {
-        self.within(FLIGHT_PATIENCE, work).await
+    ) -> impl Future<Output = Result<T, Failure>> {
+        self.within(FLIGHT_PATIENCE, work)
     }
 
-    async fn within<T, E: Into<Failure>>(
+    /// Not an `async fn`: it would keep a second place for the work, as would each around it.
+    fn within<T, E: Into<Failure>>(
         &self,
         patience: Duration,
         work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, Failure> {
-        match tokio::time::timeout(patience, work).await {
+    ) -> impl Future<Output = Result<T, Failure>> {
+        tokio::time::timeout(patience, work).map(|done| match done {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => {
                 self.set_spoilt(true);
                 Err(error.into())
             }
             Err(_) => Err(self.give_up()),
-        }
+        })
     }
 
     /// The server has not answered in time.
@@ -297,7 +298,8 @@ impl Manager for Connector {
     type Error = Failure;
 
     async fn create(&self) -> Result<Connection, Failure> {
-        let connected = self.first_that_answers(|host| self.connect_to(host)).await;
+        // Boxed: it is rare, and large, and within each future that may have to wait for a connection.
+        let connected = self.first_that_answers(|host| self.connect_to(host)).boxed().await;
         match &connected {
             Ok(_) => self.opened.made.inc(),
             Err(_) => self.opened.failed.inc(),
