@@ -13,11 +13,11 @@ use crate::{
     names::{Namespace, WorkspaceId},
 };
 
-/// Found by three index lookups for each call. OFFSET 0 keeps the planner from turning the join round: whatever
-/// it believes of a namespace, approvals are fetched by id, never walked through.
+/// Three index lookups for each call, whatever the planner believes of a namespace: each part names an index's columns, and
+/// nothing is joined to what it finds.
 pub(super) const MEET: &str = concat!(
     "-- meet(): what each of some calls to the gate meets
-SELECT q.ordinal, m.part, approval_authority.clock(), ",
+SELECT q.ordinal, a.part, approval_authority.clock(), ",
     request_columns!(),
     ", ",
     standing_columns!(),
@@ -25,21 +25,23 @@ SELECT q.ordinal, m.part, approval_authority.clock(), ",
 FROM unnest($2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[])
     WITH ORDINALITY AS q (workspace_id, action, request_hash, requested_by, on_behalf_of, key, ordinal)
 CROSS JOIN LATERAL (
-    SELECT 'open' AS part, o.id FROM approval_authority.approvals AS o
-    WHERE o.namespace = $1 AND o.workspace_id = q.workspace_id AND o.action = q.action
-        AND o.request_hash = q.request_hash AND o.requested_by = q.requested_by
-        AND o.on_behalf_of = q.on_behalf_of AND o.state IN ('PENDING', 'APPROVED')
+    SELECT 'open' AS part, ",
+    all_columns!(),
+    " FROM approval_authority.approvals AS a
+    WHERE a.namespace = $1 AND a.workspace_id = q.workspace_id AND a.action = q.action
+        AND a.request_hash = q.request_hash AND a.requested_by = q.requested_by
+        AND a.on_behalf_of = q.on_behalf_of AND a.state IN ('PENDING', 'APPROVED')
     UNION ALL
-    (SELECT 'denial', d.id FROM approval_authority.approvals AS d
-    WHERE d.namespace = $1 AND d.request_hash = q.request_hash AND d.state = 'DENIED'
-    ORDER BY d.namespace DESC, d.request_hash DESC, d.cooldown_end DESC LIMIT 1)
+    (SELECT 'denial', ",
+    all_columns!(),
+    " FROM approval_authority.approvals AS a
+    WHERE a.namespace = $1 AND a.request_hash = q.request_hash AND a.state = 'DENIED'
+    ORDER BY a.namespace DESC, a.request_hash DESC, a.cooldown_end DESC LIMIT 1)
     UNION ALL
-    SELECT 'key', k.id FROM approval_authority.approvals AS k
-    WHERE k.namespace = $1 AND k.consumed_by = q.requested_by AND k.consumed_key = q.key
-) AS m
-CROSS JOIN LATERAL (
-    SELECT ", all_columns!(), " FROM approval_authority.approvals AS a
-    WHERE a.namespace = $1 AND a.id = m.id OFFSET 0
+    SELECT 'key', ",
+    all_columns!(),
+    " FROM approval_authority.approvals AS a
+    WHERE a.namespace = $1 AND a.consumed_by = q.requested_by AND a.consumed_key = q.key
 ) AS a"
 );
 
