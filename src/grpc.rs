@@ -20,5 +20,6 @@ mod rights;
 pub mod server;
 pub mod status;
 mod stream;
+mod taken;
 mod watch;
 pub mod workspaces;

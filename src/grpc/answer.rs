@@ -3,20 +3,18 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::time::timeout;
 use tonic::{
     Status,
     body::Body,
     codegen::{Bytes, http},
 };
 
-use super::connections::Line;
 use crate::error::Error;
 
 /// Largest request, in bytes: a context takes 64 KiB in canonical form and more as protobuf.
@@ -52,23 +50,6 @@ pub(super) fn holding<H: Send + Unpin + 'static>(
     held: H,
 ) -> http::Response<Body> {
     answer.map(|body| Body::new(Answer { body, rest: Bytes::new(), _held: held }))
-}
-
-/// Held with an answer: when it is not let go of in time, the connection is closed. Nothing less makes the transport forget an
-/// answer that its peer does not take.
-pub(super) struct Taken(#[allow(dead_code)] oneshot::Sender<()>);
-
-impl Taken {
-    pub(super) fn within(patience: Duration, line: Arc<Line>) -> Self {
-        let (taken, gone) = oneshot::channel();
-        tokio::spawn(async move {
-            if timeout(patience, gone).await.is_err() {
-                tracing::info!("closed a connection on which an answer was not taken");
-                line.close();
-            }
-        });
-        Self(taken)
-    }
 }
 
 /// An answer, in pieces.

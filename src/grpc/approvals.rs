@@ -46,8 +46,7 @@ const ACTIONS: usize = 50;
 /// nobody may make a list that an approver cannot read.
 const PAGE_BYTES: usize = 3 * 1024 * 1024;
 
-/// The service.
-#[derive(Clone)]
+/// The service. Each call holds it as long as its work goes on.
 pub struct ApprovalService {
     /// Reads.
     pub store: Store,
@@ -66,16 +65,16 @@ pub struct ApprovalService {
 }
 
 #[tonic::async_trait]
-impl approval_service_server::ApprovalService for ApprovalService {
+impl approval_service_server::ApprovalService for Arc<ApprovalService> {
     type WatchApprovalsStream =
         Pin<Box<dyn Stream<Item = Result<proto::WatchApprovalsResponse, Status>> + Send>>;
 
     async fn require_approval(
         &self,
-        request: Request<proto::RequireApprovalRequest>,
+        mut request: Request<proto::RequireApprovalRequest>,
     ) -> Result<Response<proto::RequireApprovalResponse>, Status> {
         let deadline = deadline::of(request.metadata());
-        let Admitted { caller, place, .. } = guard::admitted(&request)?;
+        let Admitted { caller, place, .. } = guard::admitted(&mut request)?;
         let asked = Asked::parse(request.into_inner(), &caller)?;
         let wait = deadline::wait(deadline, asked.wait);
         if !wait.is_zero() {
@@ -93,15 +92,15 @@ impl approval_service_server::ApprovalService for ApprovalService {
         &self,
         request: Request<proto::DecideRequest>,
     ) -> Result<Response<proto::DecideResponse>, Status> {
-        carry_out(self, request, Error::OutcomeUnknown, Self::decide).await
+        carry_out(self, request, Error::OutcomeUnknown, ApprovalService::decide).await
     }
 
     async fn watch_approvals(
         &self,
-        request: Request<proto::WatchApprovalsRequest>,
+        mut request: Request<proto::WatchApprovalsRequest>,
     ) -> Result<Response<Self::WatchApprovalsStream>, Status> {
         let deadline = deadline::of(request.metadata());
-        let Admitted { caller, place, line } = guard::admitted(&request)?;
+        let Admitted { caller, place, line } = guard::admitted(&mut request)?;
         place.turn(Part::Watches)?;
         let (service, request) = (self.clone(), request.into_inner());
         let start = Box::pin(async move {
@@ -117,49 +116,49 @@ impl approval_service_server::ApprovalService for ApprovalService {
         &self,
         request: Request<proto::GetApprovalRequest>,
     ) -> Result<Response<proto::GetApprovalResponse>, Status> {
-        carry_out(self, request, Error::StoreUnavailable, Self::get).await
+        carry_out(self, request, Error::StoreUnavailable, ApprovalService::get).await
     }
 
     async fn list_approvals(
         &self,
         request: Request<proto::ListApprovalsRequest>,
     ) -> Result<Response<proto::ListApprovalsResponse>, Status> {
-        carry_out(self, request, Error::StoreUnavailable, Self::list).await
+        carry_out(self, request, Error::StoreUnavailable, ApprovalService::list).await
     }
 
     async fn withdraw_approval(
         &self,
         request: Request<proto::WithdrawApprovalRequest>,
     ) -> Result<Response<proto::WithdrawApprovalResponse>, Status> {
-        carry_out(self, request, Error::OutcomeUnknown, Self::withdraw).await
+        carry_out(self, request, Error::OutcomeUnknown, ApprovalService::withdraw).await
     }
 
     async fn revoke_approval(
         &self,
         request: Request<proto::RevokeApprovalRequest>,
     ) -> Result<Response<proto::RevokeApprovalResponse>, Status> {
-        carry_out(self, request, Error::OutcomeUnknown, Self::revoke).await
+        carry_out(self, request, Error::OutcomeUnknown, ApprovalService::revoke).await
     }
 
     async fn report_result(
         &self,
         request: Request<proto::ReportResultRequest>,
     ) -> Result<Response<proto::ReportResultResponse>, Status> {
-        carry_out(self, request, Error::OutcomeUnknown, Self::report).await
+        carry_out(self, request, Error::OutcomeUnknown, ApprovalService::report).await
     }
 
     async fn get_policy(
         &self,
-        request: Request<proto::GetPolicyRequest>,
+        mut request: Request<proto::GetPolicyRequest>,
     ) -> Result<Response<proto::GetPolicyResponse>, Status> {
-        let Admitted { caller, .. } = guard::admitted(&request)?;
+        let Admitted { caller, .. } = guard::admitted(&mut request)?;
         Ok(Response::new(convert::policy(&caller.policy)))
     }
 }
 
 impl ApprovalService {
     async fn require(
-        self,
+        self: Arc<Self>,
         caller: Caller,
         asked: Asked,
         wait: Duration,
@@ -183,12 +182,11 @@ impl ApprovalService {
         };
         let Asked { namespace, operation, reason, key, .. } = asked;
         let (workspace, action) = (operation.workspace_id.clone(), operation.action.clone());
-        let rights = Rights::new(&self.access, caller, namespace.clone());
         let renewed = || {
-            let (rights, store) = (rights.clone(), self.store.clone());
-            renewed_terms(rights, store, workspace.clone(), action.clone())
+            let rights = Rights::new(&self.access, caller.clone(), namespace.clone());
+            renewed_terms(rights, self.store.clone(), workspace.clone(), action.clone())
         };
-        let call = Require { namespace, operation, reason, key, terms };
+        let call = Require { namespace: namespace.clone(), operation, reason, key, terms };
         let released = async {
             tokio::select! {
                 () = self.draining.cancelled() => {}
@@ -206,7 +204,7 @@ impl ApprovalService {
     }
 
     async fn get(
-        self,
+        self: Arc<Self>,
         caller: Caller,
         request: proto::GetApprovalRequest,
     ) -> Result<proto::GetApprovalResponse, Error> {
@@ -221,7 +219,7 @@ impl ApprovalService {
     }
 
     async fn list(
-        self,
+        self: Arc<Self>,
         caller: Caller,
         request: proto::ListApprovalsRequest,
     ) -> Result<proto::ListApprovalsResponse, Error> {

@@ -1,5 +1,7 @@
 //! Commands on an approval that exists: who may give them, and what they are.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::{approvals::ApprovalService, convert, fields::Fields};
@@ -16,7 +18,7 @@ use crate::{
 
 impl ApprovalService {
     pub(super) async fn decide(
-        self,
+        self: Arc<Self>,
         caller: Caller,
         request: proto::DecideRequest,
     ) -> Result<proto::DecideResponse, Error> {
@@ -44,7 +46,7 @@ impl ApprovalService {
     }
 
     pub(super) async fn withdraw(
-        self,
+        self: Arc<Self>,
         caller: Caller,
         request: proto::WithdrawApprovalRequest,
     ) -> Result<proto::WithdrawApprovalResponse, Error> {
@@ -62,7 +64,7 @@ impl ApprovalService {
     }
 
     pub(super) async fn revoke(
-        self,
+        self: Arc<Self>,
         caller: Caller,
         request: proto::RevokeApprovalRequest,
     ) -> Result<proto::RevokeApprovalResponse, Error> {
@@ -80,7 +82,7 @@ impl ApprovalService {
     }
 
     pub(super) async fn report(
-        self,
+        self: Arc<Self>,
         caller: Caller,
         request: proto::ReportResultRequest,
     ) -> Result<proto::ReportResultResponse, Error> {

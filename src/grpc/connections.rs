@@ -15,6 +15,8 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
+use super::taken::Untaken;
+
 /// Calls at once on one connection to what is open to everybody: some of them are streams, and who makes them is not known.
 pub(super) const OPEN_CALLS: usize = 16;
 
@@ -53,8 +55,8 @@ impl Connections {
         let rank = open.rest(false, &closing);
         let used = Mutex::new(Used { calls: 0, known: false, rank });
         let connections = self.clone();
-        let open_calls = AtomicUsize::new(0);
-        Some(Seat(Arc::new(Line { connections, closing, used, open_calls })))
+        let (open_calls, untaken) = (AtomicUsize::new(0), Untaken::default());
+        Some(Seat(Arc::new(Line { connections, closing, used, open_calls, untaken })))
     }
 
     /// Closes the least useful connection: what they are made of has run out.
@@ -109,6 +111,7 @@ pub(super) struct Line {
     closing: CancellationToken,
     used: Mutex<Used>,
     open_calls: AtomicUsize,
+    untaken: Untaken,
 }
 
 #[derive(Debug)]
@@ -124,6 +127,11 @@ impl Line {
     /// Cancelled when the connection has to be closed.
     pub(super) fn closing(&self) -> &CancellationToken {
         &self.closing
+    }
+
+    /// Answers that its peer has to take.
+    pub(super) fn untaken(&self) -> &Untaken {
+        &self.untaken
     }
 
     /// Closes it, whatever goes on on it.

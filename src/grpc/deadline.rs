@@ -1,9 +1,15 @@
 //! How long a call may take: as long as its caller waits, and never for ever.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use futures_util::future::BoxFuture;
-use tokio::time::timeout;
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::{runtime::Handle, time::timeout};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{
@@ -26,7 +32,7 @@ const TO_ARRIVE: f64 = 0.1;
 /// When the time is up the caller is told `late`.
 pub(super) async fn carry_out<S: Clone, Asked, Answer, W>(
     service: &S,
-    request: Request<Asked>,
+    mut request: Request<Asked>,
     late: Error,
     work: impl FnOnce(S, Caller, Asked) -> W,
 ) -> Result<Response<Answer>, Status>
@@ -35,15 +41,14 @@ where
     Answer: Send + 'static,
 {
     let deadline = of(request.metadata());
-    let Admitted { caller, place, .. } = guard::admitted(&request)?;
+    let Admitted { caller, place, .. } = guard::admitted(&mut request)?;
     let work = Box::pin(work(service.clone(), caller, request.into_inner()));
     Ok(Response::new(within(deadline, Duration::ZERO, place, late, work).await?))
 }
 
 /// Waits for work within a deadline; the work itself may wait for people as well.
 ///
-/// In a task of its own: what was begun goes on when nobody waits for it any more, and harms nobody. It keeps its place until it has ended.
-/// Otherwise a caller that takes its calls back as soon as they are made would have any number of them in the database.
+/// What was begun goes on when nobody waits for it any more, and harms nobody.
 pub(super) async fn within<Answer: Send + 'static>(
     deadline: Option<Duration>,
     wait: Duration,
@@ -56,15 +61,51 @@ pub(super) async fn within<Answer: Send + 'static>(
         Some(deadline) => patience.min(deadline.mul_f64(1.0 - TO_ARRIVE)),
         None => patience,
     };
-    let work = tokio::spawn(Trace::current().carry(async move {
-        let answer = work.await;
-        drop(place);
-        answer
-    }));
-    match timeout(patience, work).await {
+    let begun = Begun(Some(Work { work, place, trace: Trace::current() }));
+    match timeout(patience, AssertUnwindSafe(begun).catch_unwind()).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(panic)) => Err(Error::internal(panic)),
+        // The panic has been printed, with its place, by the process's hook.
+        Ok(Err(_)) => Err(Error::internal("a call panicked")),
         Err(_) => Err(late),
+    }
+}
+
+/// Work that is done where it is waited for and, once nobody waits for it any more, in a task of its own. None: it has ended.
+struct Begun<Answer: Send + 'static>(Option<Work<Answer>>);
+
+struct Work<Answer> {
+    work: BoxFuture<'static, Result<Answer, Error>>,
+    /// Kept until the work has ended. Otherwise a caller that takes its calls back as soon as they are made would have any
+    /// number of them in the database.
+    place: Arc<Place>,
+    trace: Trace,
+}
+
+impl<Answer: Send + 'static> Future for Begun<Answer> {
+    type Output = Result<Answer, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // Taken out, so that what panics has ended.
+        let Some(mut work) = self.0.take() else { return Poll::Pending };
+        let polled = work.work.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.0 = Some(work);
+        }
+        polled
+    }
+}
+
+impl<Answer: Send + 'static> Drop for Begun<Answer> {
+    fn drop(&mut self) {
+        // Where there is no runtime any more, nothing goes on.
+        if let Some(Work { work, place, trace }) = self.0.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(trace.carry(async move {
+                let _late = work.await;
+                drop(place);
+            }));
+        }
     }
 }
 
@@ -95,6 +136,8 @@ pub(super) fn of(metadata: &MetadataMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
 
     fn read(header: &'static str) -> Option<Duration> {
@@ -120,6 +163,55 @@ mod tests {
             assert_eq!(answer, Err(Error::OutcomeUnknown));
             assert_eq!(begun.elapsed(), patience, "{deadline:?} {wait:?}");
         }
+    }
+
+    /// Work that ends when it is told to, and how many have a place for it.
+    struct Slow {
+        end: oneshot::Sender<()>,
+        ended: oneshot::Receiver<()>,
+        place: Arc<Place>,
+    }
+
+    impl Slow {
+        fn begin() -> (Self, BoxFuture<'static, Result<(), Error>>) {
+            let (end, told) = oneshot::channel();
+            let (end_of, ended) = oneshot::channel();
+            let work = Box::pin(async move {
+                told.await.map_err(Error::internal)?;
+                end_of.send(()).map_err(|()| Error::internal("nobody asks"))
+            });
+            (Self { end, ended, place: Place::example() }, work)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_any_more_goes_on_and_keeps_its_place() {
+        for is_taken_back in [true, false] {
+            let (slow, work) = Slow::begin();
+            let (place, late) = (slow.place.clone(), Error::OutcomeUnknown);
+            let mut call = Box::pin(within(None, Duration::ZERO, place, late, work));
+            if is_taken_back {
+                assert!(call.as_mut().now_or_never().is_none());
+            } else {
+                assert_eq!(call.as_mut().await, Err(Error::OutcomeUnknown), "it takes too long");
+            }
+            drop(call);
+            assert_eq!(Arc::strong_count(&slow.place), 2, "the work has its place");
+            slow.end.send(()).expect("it goes on");
+            slow.ended.await.expect("it has ended");
+            tokio::task::yield_now().await;
+            assert_eq!(Arc::strong_count(&slow.place), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_panics_is_an_error_and_leaves_its_place() {
+        let place = Place::example();
+        let work = Box::pin(async { panic!("a fault of ours") });
+        let late = Error::StoreUnavailable;
+        let answer = within::<()>(None, Duration::ZERO, place.clone(), late, work).await;
+        assert!(matches!(answer, Err(Error::Internal { .. })), "{answer:?}");
+        assert_eq!(Arc::strong_count(&place), 1);
     }
 
     #[test]

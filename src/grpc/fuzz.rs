@@ -78,7 +78,7 @@ workspaces = ["*"]
 /// The services, with a caller who may do everything.
 struct Rig {
     runtime: Runtime,
-    approvals: Guarded<ApprovalServiceServer<ApprovalService>>,
+    approvals: Guarded<ApprovalServiceServer<Arc<ApprovalService>>>,
     workspaces: Guarded<WorkspaceServiceServer<WorkspaceService>>,
     seat: Seat,
 }
@@ -120,7 +120,7 @@ impl Rig {
             silent: unread,
         };
         let guard = Guard { access: access.clone(), places: Places::new(limits), unread };
-        let approvals = ApprovalServiceServer::new(ApprovalService {
+        let approvals = ApprovalServiceServer::new(Arc::new(ApprovalService {
             store: store.clone(),
             ledger: Ledger::new(store.clone()),
             feed: Feed::new(store.clone()),
@@ -128,7 +128,7 @@ impl Rig {
             unread,
             draining: CancellationToken::new(),
             outcomes: Outcomes::default(),
-        });
+        }));
         let workspaces = WorkspaceServiceServer::new(WorkspaceService { store });
         let (approvals, workspaces) = (guard.protect(approvals), guard.protect(workspaces));
         let seat = Connections::new(1).seat().unwrap();

@@ -19,10 +19,11 @@ use tonic::{
 };
 
 use super::{
-    answer::{self, Taken},
+    answer,
     connections::{Busy, Line},
     limits::{Place, Places},
     listener::Peer,
+    taken::Taken,
 };
 use crate::{
     auth::{
@@ -57,7 +58,7 @@ pub(super) struct Admitted {
 impl Guard {
     /// Puts a service behind the guard.
     pub(super) fn protect<S>(&self, service: S) -> Guarded<S> {
-        Guarded { guard: self.clone(), service }
+        Guarded { guard: Arc::new(self.clone()), service }
     }
 
     /// Lets a call in, or says why not.
@@ -116,7 +117,7 @@ fn token(headers: &http::HeaderMap) -> Result<Option<&str>, Error> {
 /// A service behind the guard.
 #[derive(Clone, Debug)]
 pub(super) struct Guarded<S> {
-    guard: Guard,
+    guard: Arc<Guard>,
     service: S,
 }
 
@@ -150,9 +151,9 @@ where
                 Err(error) => return Ok(Status::from(error).into_http()),
             };
             let mut request = http::Request::from_parts(head, body);
-            request.extensions_mut().insert(admitted.clone());
+            let (place, line) = (admitted.place.clone(), admitted.line.clone());
+            request.extensions_mut().insert(admitted);
             let answer = explain(service.call(request).await?);
-            let Admitted { place, line, .. } = admitted;
             let taken = place.ends_with_its_answer().then(|| Taken::within(guard.unread, line));
             Ok(answer::holding(answer, (place, busy, taken)))
         })
@@ -179,6 +180,6 @@ impl<S: NamedService> NamedService for Guarded<S> {
 }
 
 /// A call that the guard has let in. One that has not come by it is nobody's.
-pub(super) fn admitted<T>(request: &Request<T>) -> Result<Admitted, Error> {
-    request.extensions().get::<Admitted>().cloned().ok_or(Error::Unauthenticated)
+pub(super) fn admitted<T>(request: &mut Request<T>) -> Result<Admitted, Error> {
+    request.extensions_mut().remove::<Admitted>().ok_or(Error::Unauthenticated)
 }

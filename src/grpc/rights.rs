@@ -20,7 +20,6 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// The rights under which a call began, and whether they still hold.
-#[derive(Clone)]
 pub(super) struct Rights {
     access: watch::Receiver<Arc<Access>>,
     caller: Caller,

@@ -112,8 +112,8 @@ impl Server {
         let (places, unread) = (Places::new(self.limits), self.limits.unread);
         page.add(places.measures());
         let guard = Guard { access: self.access, places, unread };
-        let approvals =
-            ApprovalServiceServer::new(approvals).max_decoding_message_size(REQUEST_BYTES);
+        let approvals = ApprovalServiceServer::new(Arc::new(approvals))
+            .max_decoding_message_size(REQUEST_BYTES);
         let workspaces =
             WorkspaceServiceServer::new(workspaces).max_decoding_message_size(REQUEST_BYTES);
 

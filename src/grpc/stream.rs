@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    answer::Taken,
     connections::Line,
     limits::Place,
+    taken::Taken,
     watch::{Told, Watch},
 };
 use crate::{error::Error, proto::WatchApprovalsResponse};
