@@ -27,7 +27,7 @@ impl Context {
     /// The error says what is wrong: too long, too deep, or a number that does not survive JSON.
     pub fn new(parameters: Map<String, Value>) -> Result<Self, String> {
         let value = Value::Object(parameters);
-        check(&value, 1, &mut Vec::new())?;
+        check(&value, 1, Place::Context)?;
         let text = canonical(&value)?;
         if text.len() > CONTEXT_BYTES {
             return Err(format!(
@@ -120,49 +120,75 @@ pub fn sha256_hex(bytes: impl AsRef<[u8]>) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-fn check(value: &Value, level: usize, path: &mut Vec<String>) -> Result<(), String> {
+/// The way to a value in a context. It is spelt out only when something is wrong there.
+#[derive(Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// The context itself.
+    Context,
+    /// A member of an object.
+    Member(&'a Place<'a>, &'a str),
+    /// An item of a list, counted from 0.
+    Item(&'a Place<'a>, usize),
+}
+
+impl Place<'_> {
+    fn spell(&self, way: &mut String) {
+        match self {
+            Self::Context => {}
+            Self::Member(object, name) => {
+                object.spell(way);
+                way.push('.');
+                way.push_str(name);
+            }
+            Self::Item(list, index) => {
+                list.spell(way);
+                way.push_str(&format!("[{index}]"));
+            }
+        }
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    /// As much of it as it takes to find the place: names in a context can be as long as the context, and hold anything.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut way = String::new();
+        self.spell(&mut way);
+        let beginning: String = way.chars().take(80).collect();
+        write!(f, "\"{}\"", Visible(&beginning))
+    }
+}
+
+fn check(value: &Value, level: usize, place: Place<'_>) -> Result<(), String> {
     match value {
         Value::Object(members) => {
-            check_level(level, path)?;
-            for (name, member) in members {
-                path.push(format!(".{name}"));
-                check(member, level + 1, path)?;
-                path.pop();
-            }
-            Ok(())
+            check_level(level, place)?;
+            members.iter().try_for_each(|(name, member)| {
+                check(member, level + 1, Place::Member(&place, name))
+            })
         }
         Value::Array(items) => {
-            check_level(level, path)?;
-            for (index, item) in items.iter().enumerate() {
-                path.push(format!("[{index}]"));
-                check(item, level + 1, path)?;
-                path.pop();
-            }
-            Ok(())
+            check_level(level, place)?;
+            items
+                .iter()
+                .enumerate()
+                .try_for_each(|(index, item)| check(item, level + 1, Place::Item(&place, index)))
         }
         Value::Number(number) => match number.as_f64() {
             // Above 2^53 - 1 every double is an integer, so the bound refuses all of them.
             Some(n) if n.is_finite() && n.abs() <= LARGEST_INTEGER => Ok(()),
-            _ => Err(format!(
-                "holds at {} a number beyond +/-(2^53 - 1); send it as a string",
-                place(path)
-            )),
+            _ => {
+                Err(format!("holds at {place} a number beyond +/-(2^53 - 1); send it as a string"))
+            }
         },
         Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
     }
 }
 
-fn check_level(level: usize, path: &[String]) -> Result<(), String> {
+fn check_level(level: usize, place: Place<'_>) -> Result<(), String> {
     if level > CONTEXT_LEVELS {
-        return Err(format!("is more than {CONTEXT_LEVELS} levels deep below {}", place(path)));
+        return Err(format!("is more than {CONTEXT_LEVELS} levels deep below {place}"));
     }
     Ok(())
-}
-
-/// As much of a path as it takes to find the place: names in a context can be as long as the context, and hold anything.
-pub(crate) fn place(path: &[String]) -> String {
-    let beginning: String = path.concat().chars().take(80).collect();
-    format!("\"{}\"", Visible(&beginning))
 }
 
 #[cfg(test)]
