@@ -27,7 +27,7 @@ impl Context {
     /// The error says what is wrong: too long, too deep, or a number that does not survive JSON.
     pub fn new(parameters: Map<String, Value>) -> Result<Self, String> {
         let value = Value::Object(parameters);
-        check(&value, 1, Place::Context)?;
+        check(&value, 1, Way::Context)?;
         let text = canonical(&value)?;
         if text.len() > CONTEXT_BYTES {
             return Err(format!(
@@ -122,16 +122,16 @@ pub fn sha256_hex(bytes: impl AsRef<[u8]>) -> String {
 
 /// The way to a value in a context. It is spelt out only when something is wrong there.
 #[derive(Clone, Copy)]
-pub(crate) enum Place<'a> {
+pub(crate) enum Way<'a> {
     /// The context itself.
     Context,
     /// A member of an object.
-    Member(&'a Place<'a>, &'a str),
+    Member(&'a Way<'a>, &'a str),
     /// An item of a list, counted from 0.
-    Item(&'a Place<'a>, usize),
+    Item(&'a Way<'a>, usize),
 }
 
-impl Place<'_> {
+impl Way<'_> {
     fn spell(&self, way: &mut String) {
         match self {
             Self::Context => {}
@@ -148,7 +148,7 @@ impl Place<'_> {
     }
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for Way<'_> {
     /// As much of it as it takes to find the place: names in a context can be as long as the context, and hold anything.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut way = String::new();
@@ -158,35 +158,33 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-fn check(value: &Value, level: usize, place: Place<'_>) -> Result<(), String> {
+fn check(value: &Value, level: usize, way: Way<'_>) -> Result<(), String> {
     match value {
         Value::Object(members) => {
-            check_level(level, place)?;
-            members.iter().try_for_each(|(name, member)| {
-                check(member, level + 1, Place::Member(&place, name))
-            })
+            check_level(level, way)?;
+            members
+                .iter()
+                .try_for_each(|(name, member)| check(member, level + 1, Way::Member(&way, name)))
         }
         Value::Array(items) => {
-            check_level(level, place)?;
+            check_level(level, way)?;
             items
                 .iter()
                 .enumerate()
-                .try_for_each(|(index, item)| check(item, level + 1, Place::Item(&place, index)))
+                .try_for_each(|(index, item)| check(item, level + 1, Way::Item(&way, index)))
         }
         Value::Number(number) => match number.as_f64() {
             // Above 2^53 - 1 every double is an integer, so the bound refuses all of them.
             Some(n) if n.is_finite() && n.abs() <= LARGEST_INTEGER => Ok(()),
-            _ => {
-                Err(format!("holds at {place} a number beyond +/-(2^53 - 1); send it as a string"))
-            }
+            _ => Err(format!("holds at {way} a number beyond +/-(2^53 - 1); send it as a string")),
         },
         Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
     }
 }
 
-fn check_level(level: usize, place: Place<'_>) -> Result<(), String> {
+fn check_level(level: usize, way: Way<'_>) -> Result<(), String> {
     if level > CONTEXT_LEVELS {
-        return Err(format!("is more than {CONTEXT_LEVELS} levels deep below {place}"));
+        return Err(format!("is more than {CONTEXT_LEVELS} levels deep below {way}"));
     }
     Ok(())
 }

@@ -177,6 +177,9 @@ impl Shared {
     async fn run_looks(self: Arc<Self>, namespace: Namespace) {
         while let Some(mut waiting) = self.looks.take(&namespace) {
             waiting.retain(|job| !job.is_given_up());
+            if waiting.is_empty() {
+                continue;
+            }
             let rest = waiting.split_off(BATCH.min(waiting.len()));
             self.looks.put_back(&namespace, rest);
             let batch = self.clone().look_together(namespace.clone(), waiting);

@@ -276,6 +276,11 @@ impl Model for Approvals {
             always("one question at a time", |_, moment| {
                 moment.world.approvals.iter().filter(|a| a.state().is_open()).count() <= 1
             }),
+            // What the store reads of verdicts hangs on it (`standing_columns`).
+            always("what is pending has fewer verdicts than it needs", |model, moment| {
+                let pending = moment.world.approvals.iter().filter(|a| a.state() == State::Pending);
+                pending.into_iter().all(|a| a.standing.verdicts.len() < model.required as usize)
+            }),
             sometimes("an answer is read again", |_, moment| {
                 moment.attempts.iter().any(|a| matches!(a, Attempt::Runs { again: true, .. }))
             }),

@@ -1,6 +1,7 @@
 //! How long a call may take: as long as its caller waits, and never for ever.
 
 use std::{
+    any::Any,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
@@ -64,10 +65,15 @@ pub(super) async fn within<Answer: Send + 'static>(
     let begun = Begun(Some(Work { work, place, trace: Trace::current() }));
     match timeout(patience, AssertUnwindSafe(begun).catch_unwind()).await {
         Ok(Ok(answer)) => answer,
-        // The panic has been printed, with its place, by the process's hook.
-        Ok(Err(_)) => Err(Error::internal("a call panicked")),
+        Ok(Err(panic)) => Err(Error::internal(format!("a call panicked: {}", words(&*panic)))),
         Err(_) => Err(late),
     }
+}
+
+/// What a panic says. Its place has been printed by the process's hook.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no words")
 }
 
 /// Work that is done where it is waited for and, once nobody waits for it any more, in a task of its own. None: it has ended.
@@ -212,6 +218,10 @@ mod tests {
         let answer = within::<()>(None, Duration::ZERO, place.clone(), late, work).await;
         assert!(matches!(answer, Err(Error::Internal { .. })), "{answer:?}");
         assert_eq!(Arc::strong_count(&place), 1);
+        let said = |panic: Box<dyn Any + Send>| words(&*panic).to_owned();
+        assert_eq!(said(Box::new("a fault")), "a fault");
+        assert_eq!(said(Box::new(format!("fault {}", 1))), "fault 1");
+        assert_eq!(said(Box::new(1)), "no words");
     }
 
     #[test]

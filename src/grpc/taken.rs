@@ -1,8 +1,8 @@
 //! Answers that have been given and not been taken yet, by connection. When one is not let go of in time, its connection is
 //! closed: nothing less makes the transport forget an answer that its peer does not take.
 //!
-//! One task sees to all of a connection, and only while there are any: a task and a timer for each answer cost as much as what
-//! many a call asks for.
+//! One task sees to all of a connection, and goes when it finds none: a task and a timer for each answer would be made and
+//! undone with every call.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ pub(super) struct Untaken(Mutex<Answers>);
 struct Answers {
     /// Counts up, and tells them apart.
     given: u64,
-    /// Until when each has to be taken.
+    /// Until when each has to be taken, in the order in which they were given.
     due: BTreeMap<u64, Instant>,
     /// Whether a task sees to them.
     watched: bool,
