@@ -278,8 +278,11 @@ impl Model for Approvals {
             }),
             // What the store reads of verdicts hangs on it (`standing_columns`).
             always("what is pending has fewer verdicts than it needs", |model, moment| {
-                let pending = moment.world.approvals.iter().filter(|a| a.state() == State::Pending);
-                pending.into_iter().all(|a| a.standing.verdicts.len() < model.required as usize)
+                let mut approvals = moment.world.approvals.iter();
+                approvals.all(|approval| {
+                    approval.state() != State::Pending
+                        || approval.standing.verdicts.len() < model.required as usize
+                })
             }),
             sometimes("an answer is read again", |_, moment| {
                 moment.attempts.iter().any(|a| matches!(a, Attempt::Runs { again: true, .. }))

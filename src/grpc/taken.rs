@@ -88,7 +88,10 @@ async fn watch(line: Arc<Line>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::connections::Connections, *};
+    use super::{
+        super::connections::{Connections, Seat},
+        *,
+    };
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -106,8 +109,7 @@ mod tests {
     async fn the_first_answer_that_is_not_taken_in_time_closes_its_connection() {
         let connections = Connections::new(2);
         let [reads, stalls] = [(); 2].map(|()| connections.seat().expect("room"));
-        let answer =
-            |seat: &super::super::connections::Seat| Taken::within(PATIENCE, seat.line().clone());
+        let answer = |seat: &Seat| Taken::within(PATIENCE, seat.line().clone());
         let forgotten = answer(&stalls);
         pass(PATIENCE / 2).await;
         let (taken, _later) = (answer(&reads), answer(&stalls));
